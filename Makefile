@@ -1,0 +1,149 @@
+# longlived: the whole build, one file, out of tree (build/).
+#
+#   make demo       install what is missing, build, make build/demo/demo.mp4 and demo.png
+#   make test       install what is missing, build, run the tests of at most 8 minutes
+#   make test-full  the long tier
+#   make bench      timings, as tables and build/bench.jsonl
+#   make            build only
+#   SAN=1           ASan and UBSan, objects apart from the plain ones
+
+SAN   ?= 0
+MARCH ?= native
+CC    := gcc
+B     := build/$(if $(filter 1,$(SAN)),san,obj)
+BIN   := build/$(if $(filter 1,$(SAN)),san-bin,bin)
+LIB   := build/$(if $(filter 1,$(SAN)),san-lib,lib)
+
+COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo none)
+
+# -ffp-contract=off and no fast-math: the same bits from the same source, see common/rng.h.
+WARN   := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Werror
+CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=$(MARCH) -ffp-contract=off -fno-math-errno \
+          -fopenmp -I. $(WARN)
+LDFLAGS := -fopenmp -Wl,-z,relro,-z,now
+ifeq ($(SAN),1)
+CFLAGS  += -fsanitize=address,undefined -fno-omit-frame-pointer -O1
+LDFLAGS += -fsanitize=address,undefined
+endif
+ALLOC_COUNT := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
+
+COMMON  := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c))
+KERNELS := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/*.c kernels/cpu/*.c))
+IPC     := $(patsubst %.c,$(B)/%.o,$(wildcard ipc/*.c))
+STAGE   := $(patsubst %.c,$(B)/%.o,$(wildcard procs/*.c))
+
+# A process is its folder's sources; libmain.a of a folder is all of them but main.c, for tests.
+proc = $(patsubst %.c,$(B)/%.o,$(wildcard procs/$(1)/*.c))
+model = $(filter-out %/main.o,$(call proc,$(1)))
+
+MODELS := $(foreach p,text dit vae gateway supervisor keeper ctl,$(call model,$(p)))
+PROGRAMS := $(addprefix $(BIN)/,longlived longlived-ctl longlived-keeper longlived-text \
+              longlived-dit longlived-vae longlived-gateway)
+
+HAVE_AV := $(shell pkg-config --exists libavcodec libavformat libavutil 2>/dev/null && echo 1)
+MP4     := $(if $(HAVE_AV),$(LIB)/longlived-mp4.so)
+
+LIBS_KERNELS := -lopenblas -lm
+LIBS_IPC     := -lzmq -lmsgpackc
+LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
+
+.PHONY: all demo test test-full bench deps deps-full build clean format FORCE
+.DEFAULT_GOAL := all
+
+all: $(PROGRAMS) $(MP4)
+
+deps-full:
+	@sh launch/deps.sh full
+
+deps:
+	@sh launch/deps.sh
+
+# deps first, in a make of its own, so that the build sees what it installed.
+demo: deps
+	@$(MAKE) --no-print-directory -j2 all
+	@bash launch/demo.sh
+
+test: deps
+	@$(MAKE) --no-print-directory -j2 all tests
+	@bash tests/run.sh quick
+
+test-full: deps-full
+	@$(MAKE) --no-print-directory -j2 all tests benches
+	@bash tests/run.sh full
+
+# Flags are a prerequisite: an object older than the flags it was built with is rebuilt.
+$(B)/flags: FORCE
+	@mkdir -p $(B); echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' > $@
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'CC $<'
+	@$(CC) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
+
+$(B)/common/build.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
+
+$(B)/lib%.a:
+	@mkdir -p $(@D); rm -f $@
+	@ar rcs $@ $^
+
+$(B)/libcommon.a: $(COMMON)
+$(B)/libkernels.a: $(KERNELS)
+$(B)/libipc.a: $(IPC)
+$(B)/libmodels.a: $(MODELS)
+$(B)/libstage.a: $(STAGE)
+
+define link
+	@mkdir -p $(@D)
+	@echo 'LD $@'
+	@$(CC) $(filter %.o,$^) $(filter %.a,$^) $(1) $(LDFLAGS) -o $@
+endef
+
+# The supervisor and command line: no ZeroMQ, no BLAS, no device library but the CPU's.
+$(BIN)/longlived: $(call proc,supervisor) $(B)/ipc/ledger.o $(B)/libcommon.a
+	$(call link,$(LIBS_COMMON))
+$(BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(B)/libcommon.a
+	$(call link,$(LIBS_COMMON))
+$(BIN)/longlived-ctl: $(call proc,ctl) $(B)/libipc.a $(B)/libcommon.a
+	$(call link,$(LIBS_IPC) $(LIBS_COMMON))
+$(BIN)/longlived-gateway: $(call proc,gateway) $(B)/libstage.a $(B)/libipc.a $(B)/libcommon.a
+	$(call link,$(ALLOC_COUNT) $(LIBS_IPC) $(LIBS_COMMON))
+$(BIN)/longlived-%: $(B)/procs/%/main.o $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+	$(call link,$(ALLOC_COUNT) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+$(BIN)/longlived-text: $(call proc,text)
+$(BIN)/longlived-dit: $(call proc,dit)
+$(BIN)/longlived-vae: $(call proc,vae)
+
+# MP4 lives in a shared object of its own: programs run without libav.
+$(LIB)/longlived-mp4.so: procs/gateway/plugin/mp4.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'LD $@'
+	@$(CC) $(CFLAGS) -fPIC -shared -MMD -MP -MF $(B)/mp4.d $< $(shell pkg-config --libs \
+	  libavcodec libavformat libavutil 2>/dev/null) -o $@
+
+# Tests and benches: one program a file.
+TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c)
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
+BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
+.PHONY: tests benches
+tests: $(TESTS)
+benches: $(BENCHES)
+
+ALL_LIBS := $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(ALL_LIBS)
+	$(call link,-lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+$(BIN)/bench-%: $(B)/bench/%.o $(B)/bench/bench.o $(ALL_LIBS)
+	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+.SECONDARY:
+
+bench: deps
+	@$(MAKE) --no-print-directory -j2 all benches
+	@bash bench/run.sh
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,414 @@
+/* conf.c - see conf.h. The table, the ini file, presets and --set; relations are conf_check's. */
+#include "common/conf.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/field.h"
+#include "common/file.h"
+
+/* inih (INI_MAX_LINE 200) cuts a longer line in silence and reads the rest as a line of its own, so
+ * that a long value could set another key; it cuts section names at 49 bytes. */
+enum { FILE_BYTES_MAX = 256 * 1024, LINE_BYTES_MAX = 180, SECTION_BYTES_MAX = 48 };
+enum { PRESETS_MAX = 32, PRESET_NAME_MAX = 40, TEXT_MAX = CONF_TEXT_MAX - 1 };
+
+#define I32(s, k, min, max, fb, help) FIELD(struct conf, s, k, FIELD_I32, min, max, fb, help)
+#define TEXT(s, k, min, max, fb, help) FIELD(struct conf, s, k, FIELD_TEXT, min, max, fb, help)
+#define BOOL(s, k, fb, help) FIELD(struct conf, s, k, FIELD_BOOL, 0, 1, fb, help)
+
+static const char *const rope_names[] = {"absolute", "relative"};
+
+/* clang-format off */
+static const struct field fields[] = {
+    TEXT(run, dir, 0, TEXT_MAX, "", "run directory; empty: the default for this user"),
+    TEXT(run, preset, 0, PRESET_NAME_MAX, "", "section [preset.NAME] to apply; empty: none"),
+    FIELD(struct conf, run, seed, FIELD_I64, 0, INT64_MAX, "0", "seed of a video's noise"),
+    I32(run, fps, 1, 120, "16", "frames presented a second"),
+    I32(run, ahead_ms, 0, 600000, "1200", "finished video a live session keeps before the viewer"),
+
+    TEXT(model, weights, 1, TEXT_MAX, "random:0", "where weights come from: random:SEED"),
+    I32(model, latent_channels, 1, 64, "16", "channels of a latent frame"),
+    I32(model, latent_rows, 2, 2048, "60", "rows of a latent frame, pixels / 8; even"),
+    I32(model, latent_cols, 2, 2048, "104", "columns of a latent frame, pixels / 8; even"),
+
+    TEXT(text, tokenizer, 1, TEXT_MAX, "bytes", "how text becomes tokens: bytes"),
+    I32(text, vocab, 8, 1048576, "256384", "tokens in the vocabulary"),
+    I32(text, dim, 8, 16384, "4096", "width of the text encoder"),
+    I32(text, heads, 1, 256, "64", "attention heads of the text encoder"),
+    I32(text, head_dim, 2, 256, "64", "width of one head; attention is heads * head_dim wide"),
+    I32(text, ffn_dim, 8, 65536, "10240", "width of the text encoder's feed-forward layer"),
+    I32(text, layers, 1, 128, "24", "layers of the text encoder"),
+    I32(text, text_len, 2, 4096, "512", "tokens that condition the DiT, EOS included"),
+
+    I32(dit, dim, 6, 16384, "1536", "width of the DiT; a multiple of dit.heads"),
+    I32(dit, heads, 1, 256, "12", "attention heads; dim / heads is even and at least 6"),
+    I32(dit, ffn_dim, 8, 65536, "8960", "width of the DiT's feed-forward layer"),
+    I32(dit, layers, 1, 128, "30", "layers of the DiT"),
+    I32(dit, freq_dim, 2, 4096, "256", "width of the time step's sinusoids; even"),
+    I32(dit, window, 3, 24, "12", "latent frames in the KV cache, sink included"),
+    I32(dit, sink, 1, 12, "3", "latent frames that stay in the KV cache; at most dit.block"),
+    I32(dit, block, 1, 12, "3", "latent frames made at once; at most dit.window - dit.sink"),
+    FIELD_NAMED(struct conf, dit, rope, rope_names, "absolute", "how time enters RoPE"),
+    BOOL(dit, global_sink, "true", "a prompt switch keeps the sink's K and V"),
+    TEXT(dit, steps, 1, TEXT_MAX, "1000,750,500,250",
+         "denoising steps: 1 to 5 integers from 1 to 1000, strictly decreasing"),
+    I32(dit, ring_latents, 53, 4096, "64",
+        "clean latent frames kept; at least dit.window + dit.block + 38, to rebuild the VAE"),
+    I32(dit, prompt_wait_ms, 100, 86400000, "600000", "how long a due prompt may take to encode"),
+
+    I32(vae, base_dim, 2, 512, "96", "channels of the VAE's last stage; even"),
+    I32(vae, ring_frames, 24, 4096, "56",
+        "RGB frames between VAE and gateway; at least 8 * dit.block"),
+
+    I32(gateway, prompt_rate_max, 1, 10000, "20", "prompts a second taken from clients"),
+
+    I32(cache, prompts, 1, 10000, "100", "embeddings kept"),
+    TEXT(cache, file, 0, TEXT_MAX, "", "keeps embeddings over a full stop; empty: none"),
+
+    TEXT(place, text, 1, TEXT_MAX, "cpu", "device of the text encoder: cpu or cuda:N"),
+    TEXT(place, dit, 1, TEXT_MAX, "cpu", "device of the DiT: cpu or cuda:N"),
+    TEXT(place, vae, 1, TEXT_MAX, "cpu", "device of the VAE: cpu or cuda:N"),
+
+    I32(cpu, threads, 1, 256, "2", "threads of one process on the CPU"),
+
+    I32(supervisor, deaths, 1, 1000, "20", "deaths of one stage within deaths_s: give up"),
+    I32(supervisor, deaths_s, 1, 86400, "60", "seconds in which deaths are counted"),
+    I32(supervisor, fault_deaths, 1, 1000, "5",
+        "deaths by a stage's own fault at one block: give up"),
+    I32(supervisor, beat_s_max, 1, 3600, "10", "seconds without a sign of life: killed"),
+    I32(supervisor, ready_s_max, 1, 86400, "600", "seconds from start to ready, then killed"),
+    I32(supervisor, stop_s_max, 1, 3600, "30", "seconds to drain, then killed"),
+};
+/* clang-format on */
+enum { N_FIELDS = sizeof fields / sizeof *fields };
+_Static_assert(N_FIELDS <= 64, "a set of fields is one 64-bit word");
+
+struct preset {
+    char name[PRESET_NAME_MAX + 1];
+    uint64_t has; /* bit i: values holds fields[i] */
+    struct conf values;
+};
+
+/* A file being read. */
+struct load {
+    const char *path, *next; /* next: the first byte not yet given to inih */
+    int32_t line;
+    struct conf *c;
+    uint64_t seen; /* bit i: fields[i] was set */
+    int32_t preset_line;
+    struct preset *presets;
+    int32_t n_presets;
+    err_t e;         /* the handler's first */
+    int32_t at_line; /* where e came from */
+};
+
+void conf_default(struct conf *c)
+{
+    memset(c, 0, sizeof *c); /* padding too: two equal configurations are equal bytes */
+    for (int32_t i = 0; i < N_FIELDS; i++) MUST(field_set(&fields[i], c, fields[i].fallback) == OK);
+}
+
+static err_t unknown_key(const char *section, const char *key)
+{
+    char name[N_FIELDS][FIELD_NAME_MAX + 1], word[2 * LINE_BYTES_MAX];
+    const char *known[N_FIELDS];
+    for (int32_t i = 0; i < N_FIELDS; i++) {
+        snprintf(name[i], sizeof name[i], "%s.%s", fields[i].section, fields[i].key);
+        known[i] = name[i];
+    }
+    snprintf(word, sizeof word, "%s.%s", section, key);
+    const char *near = field_nearest(word, known, N_FIELDS);
+    if (!near) return FAIL(ERR_CONFIG, "unknown key %.100s", word);
+    return FAIL(ERR_CONFIG, "unknown key %.100s (did you mean %s?)", word, near);
+}
+
+/* "section.key" of at most a line's bytes. */
+static err_t find_dotted(const struct field **f, const char *dotted)
+{
+    char section[LINE_BYTES_MAX + 1];
+    const char *dot = strchr(dotted, '.');
+    const size_t n = dot ? (size_t)(dot - dotted) : 0;
+    if (!dot || n >= sizeof section)
+        return FAIL(ERR_CONFIG, "%.100s: a key is spelt section.key", dotted);
+    memcpy(section, dotted, n);
+    section[n] = '\0';
+    *f = field_find(fields, N_FIELDS, section, dot + 1);
+    return *f ? OK : unknown_key(section, dot + 1);
+}
+
+static const char *skip_space(const char *s)
+{
+    while (*s == ' ' || *s == '\t') s++;
+    return s;
+}
+
+static err_t set_one(struct conf *c, const char *assignment)
+{
+    char text[2 * CONF_TEXT_MAX];
+    err_t e = OK;
+    const struct field *f = NULL;
+    const char *from = skip_space(assignment);
+    if (strlen(from) >= sizeof text)
+        return FAIL(ERR_CONFIG, "%.40s...: over %zu bytes", from, sizeof text - 1);
+    strcpy(text, from);
+    char *equals = strchr(text, '=');
+    if (!equals) return FAIL(ERR_CONFIG, "%.100s: section.key=value is expected", text);
+    char *value = equals + 1 + (skip_space(equals + 1) - (equals + 1));
+    for (char *p = equals; p > text && (p[-1] == ' ' || p[-1] == '\t'); p--) p[-1] = '\0';
+    for (size_t n = strlen(value); n > 0 && (value[n - 1] == ' ' || value[n - 1] == '\t'); n--)
+        value[n - 1] = '\0';
+    *equals = '\0';
+    TRY(find_dotted(&f, text));
+    TRY(field_set(f, c, value));
+out:
+    return e;
+}
+
+err_t conf_set(struct conf *c, const char *assignment)
+{
+    err_t e = set_one(c, assignment);
+    return e == OK ? OK : err_prefix(e, "--set");
+}
+
+/* A preset's name, a section's name after "preset.". */
+static bool is_preset_name(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)s[i]) && s[i] != '_' && s[i] != '-') return false;
+    return n > 0 && n <= PRESET_NAME_MAX;
+}
+
+/* Here, not in the handler: inih does not report a section without keys. */
+static err_t check_section(const char *line, size_t n)
+{
+    char name[SECTION_BYTES_MAX + 1];
+    const char *known[N_FIELDS];
+    const char *end = memchr(line, ']', n);
+    if (!end) return FAIL(ERR_CONFIG, "[ without ]");
+    const size_t n_name = (size_t)(end - line) - 1;
+    if (n_name > SECTION_BYTES_MAX)
+        return FAIL(ERR_CONFIG, "section name of %zu bytes: at most %d", n_name, SECTION_BYTES_MAX);
+    const char *after = skip_space(end + 1);
+    if (after < line + n && *after != ';' && *after != '#')
+        return FAIL(ERR_CONFIG, "text after a section's ]"); /* inih would ignore it */
+    memcpy(name, line + 1, n_name);
+    name[n_name] = '\0';
+    if (strncmp(name, "preset.", 7) == 0) {
+        if (is_preset_name(name + 7, n_name - 7)) return OK;
+        return FAIL(ERR_CONFIG, "[%s]: a preset's name is 1 to %d of A-Z a-z 0-9 _ -", name,
+                    PRESET_NAME_MAX);
+    }
+    for (int32_t i = 0; i < N_FIELDS; i++) {
+        known[i] = fields[i].section;
+        if (strcmp(known[i], name) == 0) return OK;
+    }
+    const char *near = field_nearest(name, known, N_FIELDS);
+    if (!near) return FAIL(ERR_CONFIG, "unknown section [%s]", name);
+    return FAIL(ERR_CONFIG, "unknown section [%s] (did you mean [%s]?)", name, near);
+}
+
+static err_t check_line(const char *line, size_t n)
+{
+    if (n > LINE_BYTES_MAX)
+        return FAIL(ERR_CONFIG, "line of %zu bytes: at most %d", n, LINE_BYTES_MAX);
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t c = (uint8_t)line[i];
+        if (c == 0) return FAIL(ERR_CONFIG, "NUL at byte %zu", i + 1);
+        if ((c < ' ' && c != '\t') || c == 0x7F)
+            return FAIL(ERR_CONFIG, "control character 0x%02x at byte %zu", c, i + 1);
+    }
+    /* inih would take it for more of the value above it. */
+    if ((line[0] == ' ' || line[0] == '\t') && skip_space(line) < line + n)
+        return FAIL(ERR_CONFIG, "indented line: a value is one line, and keys start at the margin");
+    return line[0] == '[' ? check_section(line, n) : OK;
+}
+
+static err_t check_lines(const char *path, const char *data, size_t n_bytes)
+{
+    int32_t number = 1;
+    for (const char *line = data, *end = data + n_bytes; line < end; number++) {
+        const char *nl = memchr(line, '\n', (size_t)(end - line));
+        const size_t n = (size_t)((nl ? nl : end) - line);
+        const err_t e = check_line(line, n);
+        if (e != OK) return err_prefix(e, "%s:%d", path, number);
+        line += n + 1;
+    }
+    return OK;
+}
+
+/* For inih, as fgets; counts the lines, which inih's handler is not told. */
+static char *next_line(char *str, int cap, void *user)
+{
+    struct load *l = user;
+    const size_t n_line = strcspn(l->next, "\n");
+    const size_t n = n_line + (l->next[n_line] == '\n');
+    if (n == 0) return NULL;
+    MUST(n < (size_t)cap);
+    memcpy(str, l->next, n);
+    str[n] = '\0';
+    l->next += n;
+    l->line++;
+    return str;
+}
+
+static err_t preset_of(struct load *l, const char *name, struct preset **p)
+{
+    for (int32_t i = 0; i < l->n_presets; i++) {
+        *p = &l->presets[i];
+        if (strcmp((*p)->name, name) == 0) return OK;
+    }
+    if (l->n_presets == PRESETS_MAX) return FAIL(ERR_CONFIG, "over %d presets", PRESETS_MAX);
+    *p = &l->presets[l->n_presets++];
+    snprintf((*p)->name, sizeof(*p)->name, "%s", name);
+    return OK;
+}
+
+static err_t take(struct load *l, const char *section, const char *key, const char *value)
+{
+    err_t e = OK;
+    const struct field *f = NULL;
+    struct conf *into = l->c;
+    uint64_t *seen = &l->seen;
+    if (section[0] == '\0') return FAIL(ERR_CONFIG, "%.100s: before any [section]", key);
+    if (strncmp(section, "preset.", 7) == 0) {
+        struct preset *p = NULL;
+        TRY(find_dotted(&f, key));
+        TRY(preset_of(l, section + 7, &p));
+        if (f->at == offsetof(struct conf, run.preset))
+            return FAIL(ERR_CONFIG, "run.preset: a preset cannot choose a preset");
+        into = &p->values;
+        seen = &p->has;
+    } else {
+        f = field_find(fields, N_FIELDS, section, key);
+        if (!f) return unknown_key(section, key);
+        if (f->at == offsetof(struct conf, run.preset)) l->preset_line = l->line;
+    }
+    const uint64_t bit = UINT64_C(1) << (f - fields);
+    if (*seen & bit) return FAIL(ERR_CONFIG, "%s.%s a second time", f->section, f->key);
+    *seen |= bit;
+    TRY(field_set(f, into, value));
+out:
+    return e;
+}
+
+/* inih goes on after a handler's error: the first one is kept. */
+static int on_key(void *user, const char *section, const char *key, const char *value)
+{
+    struct load *l = user;
+    if (l->e != OK) return 1;
+    l->e = take(l, section, key, value);
+    l->at_line = l->line;
+    return l->e == OK;
+}
+
+static err_t parse(struct load *l, const char *data, size_t n_bytes)
+{
+    err_t e = OK;
+    const bool has_bom = n_bytes >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0;
+    data += has_bom ? 3 : 0;
+    n_bytes -= has_bom ? 3 : 0;
+    TRY(check_lines(l->path, data, n_bytes));
+    l->next = data;
+    const int rc = ini_parse_stream(next_line, l, on_key, l);
+    if (rc < 0) return FAIL(ERR_NOMEM, "%s", l->path);
+    if (l->e != OK && rc == l->at_line) return err_prefix(l->e, "%s:%d", l->path, rc);
+    if (rc > 0) return FAIL(ERR_CONFIG, "%s:%d: neither [section] nor key = value", l->path, rc);
+out:
+    return e;
+}
+
+static err_t set_all(struct conf *c, const char *const *sets, int32_t n_sets)
+{
+    err_t e = OK;
+    for (int32_t i = 0; i < n_sets && e == OK; i++) e = conf_set(c, sets[i]);
+    return e;
+}
+
+static err_t apply_preset(const struct load *l, const char *name, struct conf *c)
+{
+    char place[LINE_BYTES_MAX], known[256] = "";
+    size_t n = 0;
+    for (int32_t i = 0; i < l->n_presets; i++) {
+        const struct preset *p = &l->presets[i];
+        if (n < sizeof known)
+            n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", p->name);
+        if (strcmp(p->name, name) != 0) continue;
+        for (int32_t k = 0; k < N_FIELDS; k++)
+            if (p->has >> k & 1)
+                memcpy((char *)c + fields[k].at, (const char *)&p->values + fields[k].at,
+                       fields[k].n_bytes);
+        return OK;
+    }
+    /* c still holds the file's own choice: another name was chosen by --set. */
+    if (strcmp(c->run.preset, name) != 0) snprintf(place, sizeof place, "--set");
+    else snprintf(place, sizeof place, "%.160s:%d", l->path, l->preset_line);
+    return FAIL(ERR_CONFIG, "%s: unknown preset %s (known: %s)", place, name,
+                known[0] ? known : "none");
+}
+
+err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32_t n_sets)
+{
+    err_t e = OK;
+    struct conf read, tried;
+    struct load l = {.path = path, .c = &read};
+    char *data = NULL;
+    size_t n_bytes = 0;
+
+    conf_default(&read);
+    l.presets = calloc(PRESETS_MAX, sizeof *l.presets);
+    if (!l.presets) return FAIL(ERR_NOMEM, "presets");
+    e = file_read(path, FILE_BYTES_MAX, &data, &n_bytes);
+    if (e == ERR_LIMIT) e = ERR_CONFIG; /* waiting does not make it smaller */
+    if (e != OK) goto out;
+    TRY(parse(&l, data, n_bytes));
+
+    /* --set may choose the preset, and comes after it: once to learn the name, once to stay. */
+    tried = read;
+    TRY(set_all(&tried, sets, n_sets));
+    if (tried.run.preset[0] != '\0') TRY(apply_preset(&l, tried.run.preset, &read));
+    TRY(set_all(&read, sets, n_sets));
+    memset(read.run.preset, 0, sizeof read.run.preset);
+    e = conf_check(&read);
+    if (e != OK) {
+        e = err_prefix(e, "%s", path);
+        goto out;
+    }
+    *c = read;
+out:
+    free(data);
+    free(l.presets);
+    return e;
+}
+
+void conf_write(const struct conf *c, FILE *f)
+{
+    char value[FIELD_VALUE_MAX];
+    const char *section = "";
+    fprintf(f, "# longlived: a resolved configuration\n");
+    for (int32_t i = 0; i < N_FIELDS; i++) {
+        if (strcmp(section, fields[i].section) != 0)
+            fprintf(f, "\n[%s]\n", section = fields[i].section);
+        field_get(&fields[i], c, value, sizeof value);
+        if (fields[i].at == offsetof(struct conf, run.preset)) value[0] = '\0'; /* applied */
+        fprintf(f, "%s =%s%s\n", fields[i].key, value[0] ? " " : "", value);
+    }
+}
+
+void conf_print_help(FILE *f)
+{
+    static const char *const types[] = {"i32", "i64", "bool", "text", "enum"};
+    char bounds[FIELD_VALUE_MAX];
+    fprintf(f, "| key | type | bounds | default | meaning |\n| --- | --- | --- | --- | --- |\n");
+    for (int32_t i = 0; i < N_FIELDS; i++) {
+        const struct field *d = &fields[i];
+        field_bounds(d, bounds, sizeof bounds);
+        fprintf(f, "| `%s.%s` | %s | %s | %s%s%s | %s |\n", d->section, d->key, types[d->type],
+                bounds, d->fallback[0] ? "`" : "", d->fallback[0] ? d->fallback : "empty",
+                d->fallback[0] ? "`" : "", d->help);
+    }
+}

@@ -1,0 +1,110 @@
+/* conf.h - the configuration of a pipeline: one table describes file, --set, --help and docs.
+ *
+ * An ini file fills struct conf; `--set section.key=value` overrides any key. Unknown sections and
+ * keys, values of the wrong type or out of bounds, duplicates and over-long lines are ERR_CONFIG
+ * with one sentence naming file, line, key and, for an unknown key, the nearest known one. A missing
+ * file is ERR_NOINPUT. Sizes of the model follow the LongLive 1.3B checkpoint unless set.
+ *
+ * `up` writes the resolved configuration to RUN_DIR/config.ini; every stage reads only that file.
+ */
+#ifndef COMMON_CONF_H
+#define COMMON_CONF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/err.h"
+
+enum { CONF_TEXT_MAX = 160 };
+enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
+
+struct conf {
+    struct {
+        char dir[CONF_TEXT_MAX];    /* run directory; "" is the default for this user */
+        char preset[CONF_TEXT_MAX]; /* section [preset.NAME] to apply; "" none */
+        int64_t seed;
+        int32_t fps;      /* presentation, frames a second */
+        int32_t ahead_ms; /* how much finished video a live session keeps before the viewer */
+    } run;
+    struct {
+        char weights[CONF_TEXT_MAX]; /* random:SEED */
+        int32_t latent_channels;     /* z */
+        int32_t latent_rows;         /* pixels / 8 */
+        int32_t latent_cols;
+    } model;
+    struct {
+        char tokenizer[CONF_TEXT_MAX]; /* bytes */
+        int32_t vocab, dim, heads, head_dim, ffn_dim, layers;
+        int32_t text_len;  /* tokens that condition the DiT, EOS included */
+    } text;
+    struct {
+        int32_t dim, heads, ffn_dim, layers, freq_dim;
+        int32_t window;          /* latent frames in the KV cache, sink included */
+        int32_t sink;            /* latent frames that stay */
+        int32_t block;           /* latent frames made at once */
+        int32_t rope;            /* enum conf_rope */
+        bool global_sink;        /* a prompt switch keeps the sink's K/V */
+        char steps[CONF_TEXT_MAX]; /* denoising steps as table indices: 1000,750,500,250 */
+        int32_t ring_latents;    /* clean latents kept */
+        int32_t prompt_wait_ms;  /* how long a due prompt may take to encode */
+    } dit;
+    struct {
+        int32_t base_dim;
+        int32_t ring_frames; /* RGB frames between VAE and gateway */
+    } vae;
+    struct {
+        int32_t prompt_rate_max; /* prompts a second taken from clients */
+    } gateway;
+    struct {
+        int32_t prompts;          /* embeddings kept */
+        char file[CONF_TEXT_MAX]; /* "" none: embeddings that survive a full stop */
+    } cache;
+    struct {
+        char text[CONF_TEXT_MAX], dit[CONF_TEXT_MAX], vae[CONF_TEXT_MAX]; /* device names */
+    } place;
+    struct {
+        int32_t threads;
+    } cpu;
+    struct {
+        int32_t deaths;        /* of one stage within deaths_s: give up */
+        int32_t deaths_s;
+        int32_t fault_deaths;  /* by a stage's own fault at one block: give up */
+        int32_t beat_s_max;    /* without a sign of life: killed */
+        int32_t ready_s_max;   /* from exec to ready */
+        int32_t stop_s_max;    /* to drain, then killed */
+    } supervisor;
+};
+
+void conf_default(struct conf *c);
+
+/* Reads path over the defaults, applies the preset, then each of sets ("section.key=value"), then
+ * checks relations between keys (conf_check). sets may be NULL when n_sets is 0. */
+MUST_USE err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32_t n_sets);
+
+/* One assignment, as --set; does not check relations. */
+MUST_USE err_t conf_set(struct conf *c, const char *assignment);
+
+/* Relations between keys: dim = heads * head dim, sink <= block <= window - sink, even sizes ... */
+MUST_USE err_t conf_check(const struct conf *c);
+
+/* The whole configuration as an ini file that conf_load reads back to the same struct. */
+void conf_write(const struct conf *c, FILE *f);
+
+/* docs/CONFIG.md's table, and `--help config`. */
+void conf_print_help(FILE *f);
+
+/* Frame and shape arithmetic that every process shares. */
+static inline int32_t conf_width_px(const struct conf *c) { return c->model.latent_cols * 8; }
+static inline int32_t conf_height_px(const struct conf *c) { return c->model.latent_rows * 8; }
+static inline int64_t conf_frame_bytes(const struct conf *c)
+{
+    return (int64_t)conf_width_px(c) * conf_height_px(c) * 3;
+}
+/* Tokens of one latent frame. */
+static inline int32_t conf_frame_tokens(const struct conf *c)
+{
+    return (c->model.latent_rows / 2) * (c->model.latent_cols / 2);
+}
+
+#endif

@@ -1,0 +1,80 @@
+/* dev.h - the device seam: allocate, copy, order, share. One contract, one backend a device kind.
+ *
+ * A device is opened by name, "cpu" or "cuda:N". Work on a device (dev_copy, dev_upload, every op
+ * of kernels/ops.h) is ordered: each call sees the results of the calls before it. It is complete
+ * for the host only after dev_sync. Device memory is allocated while a model is opened; dev_seal
+ * ends that time, and an allocation after it is a counted ERR_LIMIT.
+ *
+ * Shared memory outlives the process that maps it: the keeper makes it (dev_share_make), a stage
+ * maps it (dev_share_map). On the CPU it is a file in the run directory, mode 0600, whose blocks
+ * are allocated before use, so that a full /dev/shm is an error and not a SIGBUS.
+ *
+ * Errors: ERR_NONE no such device; ERR_NOMEM; ERR_DEVICE a device fault: the process must exit.
+ */
+#ifndef COMMON_DEV_H
+#define COMMON_DEV_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum dev_kind { DEV_CPU, DEV_CUDA, DEV_KINDS };
+struct dev;
+
+/* name: "cpu" or "cuda:N". n_threads: threads of a CPU op, 1 to 256; other devices ignore it.
+ * Results never depend on it. */
+MUST_USE err_t dev_open(struct dev **out, const char *name, int32_t n_threads);
+void dev_close(struct dev **d); /* NULL-safe; MUST find no live allocation */
+
+/* OK if a device of this name can be opened here; else the error that dev_open would give.
+ * Allocates nothing, so the supervisor and the command line may ask. */
+MUST_USE err_t dev_check(const char *name);
+
+enum dev_kind dev_kind(const struct dev *d);
+int32_t dev_threads(const struct dev *d);
+
+/* At least 64-byte aligned, zeroed. bytes > 0. */
+MUST_USE err_t dev_alloc(struct dev *d, size_t bytes, void **out);
+void dev_free(struct dev *d, void **p); /* NULL-safe, nulls the pointer */
+
+void dev_seal(struct dev *d);
+size_t dev_live_bytes(const struct dev *d);
+uint64_t dev_allocs_sealed(const struct dev *d); /* allocations asked for after dev_seal */
+
+/* The n-th dev_alloc from now (0 = the next) fails with ERR_NOMEM; negative: none does. */
+void dev_fail_at(struct dev *d, int n);
+
+MUST_USE err_t dev_upload(struct dev *d, void *dst, const void *host_src, size_t bytes);
+MUST_USE err_t dev_download(struct dev *d, void *host_dst, const void *src, size_t bytes);
+MUST_USE err_t dev_copy(struct dev *d, void *dst, const void *src, size_t bytes); /* no overlap */
+MUST_USE err_t dev_zero(struct dev *d, void *dst, size_t bytes);
+MUST_USE err_t dev_sync(struct dev *d);
+
+/* --- sharing ------------------------------------------------------------------------------- */
+
+enum { DEV_PATH_MAX = 200 };
+
+/* Names shared memory to another process. Plain bytes: it travels in a message. */
+struct dev_share {
+    char path[DEV_PATH_MAX]; /* CPU: the file */
+    uint64_t n_bytes;
+};
+
+/* Makes shared memory of n_bytes, zeroed, named by path. An existing file is replaced. */
+MUST_USE err_t dev_share_make(struct dev *d, const char *path, uint64_t n_bytes,
+                              struct dev_share *out);
+/* OK if what the share names still exists with its size. */
+MUST_USE err_t dev_share_check(struct dev *d, const struct dev_share *s);
+MUST_USE err_t dev_share_map(struct dev *d, const struct dev_share *s, void **out);
+void dev_share_unmap(struct dev *d, const struct dev_share *s, void **p); /* NULL-safe */
+void dev_share_drop(struct dev *d, const struct dev_share *s); /* the memory goes with its maps */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,43 @@
+/* dev_impl.h - what a device kind supplies to dev.c, and the device itself.
+ *
+ * dev.c keeps the promises that are the same everywhere (bounds, accounting, seal, injected
+ * failures) and forwards; a backend only touches memory.
+ */
+#ifndef COMMON_DEV_IMPL_H
+#define COMMON_DEV_IMPL_H
+
+#include <stdbool.h>
+
+#include "common/dev.h"
+
+struct dev_ops {
+    err_t (*check)(int32_t index);
+    err_t (*alloc)(struct dev *d, size_t bytes, void **out);
+    size_t (*free)(struct dev *d, void *p); /* the bytes that dev_alloc was asked for */
+    err_t (*upload)(struct dev *d, void *dst, const void *host_src, size_t bytes);
+    err_t (*download)(struct dev *d, void *host_dst, const void *src, size_t bytes);
+    err_t (*copy)(struct dev *d, void *dst, const void *src, size_t bytes);
+    err_t (*zero)(struct dev *d, void *dst, size_t bytes);
+    err_t (*sync)(struct dev *d);
+    err_t (*share_make)(struct dev *d, struct dev_share *s);
+    err_t (*share_check)(struct dev *d, const struct dev_share *s);
+    err_t (*share_map)(struct dev *d, const struct dev_share *s, void **out);
+    void (*share_unmap)(struct dev *d, const struct dev_share *s, void *p);
+    void (*share_drop)(struct dev *d, const struct dev_share *s);
+};
+
+struct dev {
+    const struct dev_ops *ops;
+    enum dev_kind kind;
+    int32_t index; /* the N of cuda:N */
+    int32_t n_threads;
+    int32_t fail_at; /* allocations until one fails; negative: none */
+    bool is_sealed;
+    size_t live_bytes;
+    int64_t n_live;
+    uint64_t n_allocs_sealed;
+};
+
+extern const struct dev_ops dev_ops_cpu;
+
+#endif

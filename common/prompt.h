@@ -1,0 +1,25 @@
+/* prompt.h - a prompt's text: what is accepted, how it is cleaned, and the key of its embedding. */
+#ifndef COMMON_PROMPT_H
+#define COMMON_PROMPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/err.h"
+
+enum { PROMPT_BYTES_MAX = 16384, PROMPT_KEY_BYTES = 32 };
+
+/* Refuses (ERR_DATA, one sentence) an empty prompt, one over PROMPT_BYTES_MAX bytes, one that is not
+ * UTF-8, one with NUL. Writes the cleaned text, NUL-terminated, to out (cap > PROMPT_BYTES_MAX):
+ * runs of white space become one space, none at the ends. */
+MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap);
+
+/* SHA-256 of tokenizer, text encoder (weights identity and shape) and cleaned text. */
+void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES]);
+
+/* Identity of the weights of one stage ("text", "dit", "vae"): SHA-256 of their source and shape.
+ * Another identity means another content of region weights.X. */
+void weights_identity(const struct conf *c, const char *stage, uint8_t id[32]);
+
+#endif
