@@ -1,0 +1,439 @@
+/* ops.c - the front: shapes and types are checked here, once for all backends.
+ *
+ * A signature says what an op takes: "y=SC x=SC w=C". A letter is a dimension; it is bound where
+ * it first stands and must agree from there on. A digit is itself. A leading '*' is any number of
+ * dimensions, the same wherever it stands. After a colon the type, if not f32: i is i32, u is u64,
+ * b is u8. A '?' at the end says that the tensor may be absent. Every dimension is at least 1.
+ */
+#include "kernels/ops.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/ops_impl.h"
+
+enum { DEVS_MAX = 8 };
+
+static const struct ops *const backend[DEV_KINDS] = {
+    [DEV_CPU] = &ops_cpu,
+};
+
+static struct dev *opened[DEVS_MAX];
+static uint64_t n_ops;
+
+static struct dev **find(struct dev *d)
+{
+    for (int i = 0; i < DEVS_MAX; i++)
+        if (opened[i] == d) return &opened[i];
+    return NULL;
+}
+
+err_t ops_open(struct dev *d)
+{
+    err_t e = OK;
+    MUST(d && !find(d));
+    struct dev **at = find(NULL);
+    if (!at) return FAIL(ERR_LIMIT, "ops: more than %d devices are open", DEVS_MAX);
+    MUST(backend[dev_kind(d)]);
+    TRY(backend[dev_kind(d)]->open(d));
+    *at = d;
+out:
+    return e;
+}
+
+void ops_close(struct dev *d)
+{
+    struct dev **at = d ? find(d) : NULL;
+    if (!at) return;
+    backend[dev_kind(d)]->close(d);
+    *at = NULL;
+}
+
+uint64_t ops_count(void)
+{
+    return n_ops;
+}
+
+/* --- signatures ------------------------------------------------------------------------------ */
+
+struct sig {
+    const char *op;
+    int32_t dim[26]; /* by letter; 0: not bound yet */
+    int32_t n_lead;  /* the dimensions behind '*'; 0: not bound yet */
+    int32_t lead[TENSOR_RANK_MAX];
+};
+
+/* The value of a letter that was bound. */
+static int64_t dim(const struct sig *g, char letter)
+{
+    return g->dim[letter - 'A'];
+}
+
+static const char *shape_text(struct tensor t, char *text, size_t bytes)
+{
+    static const char *const name[DTYPES] = {"f32", "bf16", "i32", "u64", "u8"};
+    size_t n = 0;
+    if (!t.data || t.rank < 1) return "absent";
+    text[0] = '\0';
+    for (int32_t i = 0; i < t.rank && n < bytes; i++)
+        n += (size_t)snprintf(text + n, bytes - n, "%c%d", i ? ',' : '[', t.shape[i]);
+    if (n < bytes) snprintf(text + n, bytes - n, "] %s", t.dtype < DTYPES ? name[t.dtype] : "?");
+    return text;
+}
+
+static bool bind(int32_t *kept, int32_t value)
+{
+    if (*kept == 0) *kept = value;
+    return *kept == value && value > 0;
+}
+
+/* Whether t has the shape of the n letters at s, binding what is new. */
+static bool has_shape(struct sig *g, struct tensor t, const char *s, int32_t n)
+{
+    int32_t at = 0;
+    if (t.rank < 1 || t.rank > TENSOR_RANK_MAX) return false;
+    if (n > 0 && s[0] == '*') {
+        s++, n--;
+        if (t.rank - n < 1 || !bind(&g->n_lead, t.rank - n)) return false;
+        for (; at < g->n_lead; at++)
+            if (!bind(&g->lead[at], t.shape[at])) return false;
+    }
+    if (t.rank - at != n) return false;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t value = t.shape[at + i];
+        const bool is_digit = s[i] >= '0' && s[i] <= '9';
+        if (is_digit ? value != s[i] - '0' : !bind(&g->dim[s[i] - 'A'], value)) return false;
+    }
+    return true;
+}
+
+/* One item of a signature, "name=shape:type?", n bytes long. */
+static err_t check_one(struct sig *g, const char *item, int32_t n, struct tensor t)
+{
+    char text[96];
+    const char *const shape = (const char *)memchr(item, '=', (size_t)n) + 1;
+    int32_t n_shape = (int32_t)(item + n - shape);
+    enum dtype dtype = DTYPE_F32;
+    if (shape[n_shape - 1] == '?') {
+        if (!t.data && t.rank == 0) return OK;
+        n_shape--;
+    }
+    if (n_shape > 2 && shape[n_shape - 2] == ':') {
+        const char c = shape[n_shape - 1];
+        dtype = c == 'i' ? DTYPE_I32 : c == 'u' ? DTYPE_U64 : DTYPE_U8;
+        n_shape -= 2;
+    }
+    if (t.data && t.dtype == dtype && has_shape(g, t, shape, n_shape)) return OK;
+    return FAIL(ERR_SHAPE, "%s: %.*s is %s", g->op, n, item, shape_text(t, text, sizeof text));
+}
+
+/* Checks the tensors against the signature, one item each, and counts the op. */
+static err_t check_all(struct dev *d, struct sig *g, const char *spec, const struct tensor *t,
+                       size_t n_tensors)
+{
+    err_t e = OK;
+    if (!find(d)) return FAIL(ERR_BUG, "%s: ops_open was not called on this device", g->op);
+    for (size_t i = 0; i < n_tensors; i++) {
+        const int32_t n = (int32_t)strcspn(spec, " ");
+        MUST(n > 0);
+        TRY(check_one(g, spec, n, t[i]));
+        spec += n + (spec[n] == ' ');
+    }
+    MUST(*spec == '\0');
+    n_ops++;
+out:
+    return e;
+}
+
+#define CHECK(spec, ...)                                                                           \
+    check_all(d, &g, (spec), (const struct tensor[]){__VA_ARGS__},                                 \
+              sizeof((const struct tensor[]){__VA_ARGS__}) / sizeof(struct tensor))
+
+/* A relation between bound dimensions, in words that end "op: ...". */
+static err_t need(const struct sig *g, bool holds, const char *what)
+{
+    if (holds) return OK;
+    n_ops--; /* refused after all */
+    return FAIL(ERR_SHAPE, "%s: needs %s", g->op, what);
+}
+
+#define SIG(name) struct sig g = {.op = (name)}
+#define FORWARD(op, ...) (e != OK ? e : backend[dev_kind(d)]->op(d, __VA_ARGS__))
+
+/* --- linear, norms, elementwise --------------------------------------------------------------- */
+
+err_t ops_linear(struct dev *d, struct tensor y, struct tensor x, struct tensor w, struct tensor b)
+{
+    SIG("linear");
+    const err_t e = CHECK("y=SO x=SI w=OI b=O?", y, x, w, b);
+    return FORWARD(linear, y, x, w, b);
+}
+
+err_t ops_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                      struct tensor b)
+{
+    SIG("linear_gelu");
+    const err_t e = CHECK("y=SO x=SI w=OI b=O?", y, x, w, b);
+    return FORWARD(linear_gelu, y, x, w, b);
+}
+
+err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                     struct tensor b, struct tensor gate)
+{
+    SIG("linear_add");
+    const err_t e = CHECK("y=SO x=SI w=OI b=O? gate=O?", y, x, w, b, gate);
+    return FORWARD(linear_add, y, x, w, b, gate);
+}
+
+err_t ops_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w, float eps)
+{
+    SIG("rms_norm");
+    MUST(eps > 0);
+    const err_t e = CHECK("y=SC x=SC w=C", y, x, w);
+    return FORWARD(rms_norm, y, x, w, eps);
+}
+
+err_t ops_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                     struct tensor b, float eps)
+{
+    SIG("layer_norm");
+    MUST(eps > 0);
+    const err_t e = CHECK("y=SC x=SC w=C b=C", y, x, w, b);
+    return FORWARD(layer_norm, y, x, w, b, eps);
+}
+
+err_t ops_norm_modulate(struct dev *d, struct tensor y, struct tensor x, struct tensor scale,
+                        struct tensor shift, float eps)
+{
+    SIG("norm_modulate");
+    MUST(eps > 0);
+    const err_t e = CHECK("y=SC x=SC scale=C shift=C", y, x, scale, shift);
+    return FORWARD(norm_modulate, y, x, scale, shift, eps);
+}
+
+err_t ops_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g_, int with_silu)
+{
+    SIG("l2_norm");
+    const err_t e = CHECK("y=*C x=*C g=C", y, x, g_);
+    return FORWARD(l2_norm, y, x, g_, with_silu);
+}
+
+err_t ops_silu(struct dev *d, struct tensor y, struct tensor x)
+{
+    SIG("silu");
+    const err_t e = CHECK("y=* x=*", y, x);
+    return FORWARD(silu, y, x);
+}
+
+err_t ops_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b)
+{
+    SIG("add");
+    const err_t e = CHECK("y=* a=* b=*", y, a, b);
+    return FORWARD(add, y, a, b);
+}
+
+err_t ops_gelu_mul(struct dev *d, struct tensor y, struct tensor a, struct tensor g_)
+{
+    SIG("gelu_mul");
+    const err_t e = CHECK("y=* a=* g=*", y, a, g_);
+    return FORWARD(gelu_mul, y, a, g_);
+}
+
+err_t ops_embed(struct dev *d, struct tensor y, struct tensor table, struct tensor ids)
+{
+    SIG("embed");
+    const err_t e = CHECK("y=SC table=VC ids=S:i", y, table, ids);
+    return FORWARD(embed, y, table, ids);
+}
+
+/* --- attention and rotary positions ------------------------------------------------------------
+ */
+
+err_t ops_attention(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
+                    struct tensor v, struct tensor n_keys, struct tensor last_bias, float scale)
+{
+    SIG("attention");
+    const err_t e =
+        CHECK("o=SND q=SND k=MND v=MND n_keys=1:i? last_bias=1?", o, q, k, v, n_keys, last_bias);
+    return FORWARD(attention, o, q, k, v, n_keys, last_bias, scale);
+}
+
+err_t ops_attention_t5(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
+                       struct tensor v, struct tensor table)
+{
+    err_t e = OK;
+    SIG("attention_t5");
+    TRY(CHECK("o=SND q=SND k=SND v=SND table=BN", o, q, k, v, table));
+    TRY(need(&g, dim(&g, 'B') % 4 == 0 && dim(&g, 'B') < 512, "B % 4 == 0 and B < 512"));
+out:
+    return FORWARD(attention_t5, o, q, k, v, table);
+}
+
+/* T pairs by time and U each by row and column make the D/2 pairs of a head. */
+static err_t need_rot(const struct sig *g, int32_t n_rows, int32_t n_cols)
+{
+    err_t e = OK;
+    TRY(need(g, n_rows > 0 && n_cols > 0, "n_rows > 0 and n_cols > 0"));
+    TRY(need(g, dim(g, 'D') == 2 * (dim(g, 'T') + 2 * dim(g, 'U')), "pt + 2*ps == D/2"));
+    TRY(need(g, dim(g, 'G') >= n_rows && dim(g, 'G') >= n_cols, "G >= max(Y, X)"));
+out:
+    return e;
+}
+
+err_t ops_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring, struct tensor v_ring,
+                         struct tensor k_sink, struct tensor qkv, struct tensor wq,
+                         struct tensor wk, struct tensor slots, struct tensor rot_t,
+                         struct tensor rot_yx, int32_t n_rows, int32_t n_cols, float eps)
+{
+    err_t e = OK;
+    SIG("qkv_rope_cache");
+    MUST(eps > 0);
+    TRY(CHECK("q=SND k_ring=MND v_ring=MND k_sink=PND? qkv=SA wq=C wk=C slots=F:i rot_t=FT2 "
+              "rot_yx=GU2",
+              q, k_ring, v_ring, k_sink, qkv, wq, wk, slots, rot_t, rot_yx));
+    const int64_t n_frame = (int64_t)n_rows * n_cols;
+    TRY(need_rot(&g, n_rows, n_cols));
+    TRY(need(&g, dim(&g, 'C') == dim(&g, 'N') * dim(&g, 'D'), "C == N*D"));
+    TRY(need(&g, dim(&g, 'A') == 3 * dim(&g, 'C'), "qkv of 3*C columns"));
+    TRY(need(&g, dim(&g, 'S') == dim(&g, 'F') * n_frame, "S == F*Y*X"));
+    TRY(need(&g, dim(&g, 'M') % n_frame == 0 && dim(&g, 'P') % n_frame == 0,
+             "k_ring and k_sink of whole frames"));
+out:
+    return FORWARD(qkv_rope_cache, q, k_ring, v_ring, k_sink, qkv, wq, wk, slots, rot_t, rot_yx,
+                   n_rows, n_cols, eps);
+}
+
+err_t ops_rope_sink(struct dev *d, struct tensor k_ring, struct tensor k_sink, struct tensor rot_t,
+                    struct tensor rot_yx, int32_t n_rows, int32_t n_cols)
+{
+    err_t e = OK;
+    SIG("rope_sink");
+    TRY(CHECK("k_ring=MND k_sink=PND rot_t=FT2 rot_yx=GU2", k_ring, k_sink, rot_t, rot_yx));
+    TRY(need_rot(&g, n_rows, n_cols));
+    TRY(need(&g, dim(&g, 'P') == dim(&g, 'F') * n_rows * n_cols, "k_sink of F*Y*X rows"));
+    TRY(need(&g, dim(&g, 'M') >= dim(&g, 'P'), "k_ring of at least F*Y*X rows"));
+out:
+    return FORWARD(rope_sink, k_ring, k_sink, rot_t, rot_yx, n_rows, n_cols);
+}
+
+/* --- latents -----------------------------------------------------------------------------------
+ */
+
+static err_t need_patches(const struct sig *g)
+{
+    err_t e = OK;
+    const int64_t n_patches = dim(g, 'F') * (dim(g, 'Y') / 2) * (dim(g, 'X') / 2);
+    TRY(need(g, dim(g, 'Y') % 2 == 0 && dim(g, 'X') % 2 == 0, "even Y and X"));
+    TRY(need(g, dim(g, 'S') == n_patches, "S == F*(Y/2)*(X/2)"));
+    TRY(need(g, dim(g, 'A') == 4 * dim(g, 'C'), "patches of 4*C columns"));
+out:
+    return e;
+}
+
+err_t ops_patchify(struct dev *d, struct tensor y, struct tensor x)
+{
+    err_t e = OK;
+    SIG("patchify");
+    TRY(CHECK("y=SA x=FCYX", y, x));
+    TRY(need_patches(&g));
+out:
+    return FORWARD(patchify, y, x);
+}
+
+err_t ops_unpatchify(struct dev *d, struct tensor y, struct tensor x)
+{
+    err_t e = OK;
+    SIG("unpatchify");
+    TRY(CHECK("y=FCYX x=SA", y, x));
+    TRY(need_patches(&g));
+out:
+    return FORWARD(unpatchify, y, x);
+}
+
+err_t ops_flow_to_x0(struct dev *d, struct tensor x0, struct tensor x, struct tensor flow,
+                     float sigma)
+{
+    SIG("flow_to_x0");
+    const err_t e = CHECK("x0=* x=* flow=*", x0, x, flow);
+    return FORWARD(flow_to_x0, x0, x, flow, sigma);
+}
+
+err_t ops_renoise(struct dev *d, struct tensor y, struct tensor x0, struct tensor eps, float sigma)
+{
+    SIG("renoise");
+    const err_t e = CHECK("y=* x0=* eps=*", y, x0, eps);
+    return FORWARD(renoise, y, x0, eps, sigma);
+}
+
+err_t ops_randn(struct dev *d, struct tensor y, struct tensor key, float mean, float std)
+{
+    SIG("randn");
+    const err_t e = CHECK("y=* key=2:u", y, key);
+    return FORWARD(randn, y, key, mean, std);
+}
+
+/* --- VAE ---------------------------------------------------------------------------------------
+ */
+
+err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent, struct tensor inv_std,
+                 struct tensor mean)
+{
+    SIG("denorm");
+    const err_t e = CHECK("y=YXC latent=CYX inv_std=C mean=C", y, latent, inv_std, mean);
+    return FORWARD(denorm, y, latent, inv_std, mean);
+}
+
+err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
+                 struct tensor w, struct tensor b, struct tensor residual)
+{
+    err_t e = OK;
+    SIG("conv3d");
+    TRY(CHECK("y=TYXO x=TYXC past=PYXC? w=OKLLC b=O residual=TYXO?", y, x, past, w, b, residual));
+    TRY(need(&g, dim(&g, 'K') == 1 || dim(&g, 'K') == 3, "kt 1 or 3"));
+    TRY(need(&g, dim(&g, 'L') == 1 || dim(&g, 'L') == 3, "k 1 or 3"));
+    TRY(need(&g, dim(&g, 'P') == dim(&g, 'K') - 1, "kt - 1 past frames"));
+out:
+    return FORWARD(conv3d, y, x, past, w, b, residual);
+}
+
+err_t ops_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                        struct tensor b)
+{
+    err_t e = OK;
+    SIG("upsample_conv");
+    TRY(CHECK("y=TABO x=TYXC w=O133C b=O", y, x, w, b));
+    TRY(need(&g, dim(&g, 'A') == 2 * dim(&g, 'Y') && dim(&g, 'B') == 2 * dim(&g, 'X'),
+             "y of twice the rows and columns of x"));
+out:
+    return FORWARD(upsample_conv, y, x, w, b);
+}
+
+err_t ops_split_frames(struct dev *d, struct tensor y, struct tensor x)
+{
+    err_t e = OK;
+    SIG("split_frames");
+    TRY(CHECK("y=AYXC x=TYXB", y, x));
+    TRY(need(&g, dim(&g, 'A') == 2 * dim(&g, 'T') && dim(&g, 'B') == 2 * dim(&g, 'C'),
+             "y of twice the frames and half the channels of x"));
+out:
+    return FORWARD(split_frames, y, x);
+}
+
+err_t ops_split3(struct dev *d, struct tensor q, struct tensor k, struct tensor v,
+                 struct tensor qkv)
+{
+    err_t e = OK;
+    SIG("split3");
+    TRY(CHECK("q=SC k=SC v=SC qkv=SA", q, k, v, qkv));
+    TRY(need(&g, dim(&g, 'A') == 3 * dim(&g, 'C'), "qkv of 3*C columns"));
+out:
+    return FORWARD(split3, q, k, v, qkv);
+}
+
+err_t ops_to_rgb8(struct dev *d, struct tensor y, struct tensor x)
+{
+    SIG("to_rgb8");
+    const err_t e = CHECK("y=*3:b x=*3", y, x);
+    return FORWARD(to_rgb8, y, x);
+}
