@@ -1,0 +1,149 @@
+/* ledger.c - see ledger.h. */
+#include "ipc/ledger.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Processes of different builds may meet in one file: the shape is a promise, not an accident. */
+_Static_assert(sizeof(counter) == 8 && ATOMIC_LONG_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
+               "counters are shared between processes: lock-free");
+_Static_assert(sizeof(struct ledger_text) <= LEDGER_PAGE_BYTES, "page");
+_Static_assert(sizeof(struct ledger_dit) <= LEDGER_PAGE_BYTES, "page");
+_Static_assert(sizeof(struct ledger_vae) <= LEDGER_PAGE_BYTES, "page");
+_Static_assert(sizeof(struct ledger_gateway) <= LEDGER_PAGE_BYTES, "page");
+_Static_assert(sizeof(struct ledger_head) == 10 * 8, "no padding");
+_Static_assert(sizeof(struct ledger_session) == 7 * 8, "no padding");
+_Static_assert(sizeof(struct ledger_script) == 40 + PROMPT_KEY_BYTES, "no padding");
+_Static_assert(sizeof(struct ledger_decision) == 48 + PROMPT_KEY_BYTES, "no padding");
+_Static_assert(offsetof(struct ledger, text) == 0 * LEDGER_PAGE_BYTES, "a page a writer");
+_Static_assert(offsetof(struct ledger, dit) == 1 * LEDGER_PAGE_BYTES, "a page a writer");
+_Static_assert(offsetof(struct ledger, vae) == 2 * LEDGER_PAGE_BYTES, "a page a writer");
+_Static_assert(offsetof(struct ledger, gateway) == 3 * LEDGER_PAGE_BYTES, "a page a writer");
+_Static_assert(offsetof(struct ledger, sessions) == 4 * LEDGER_PAGE_BYTES, "records follow");
+_Static_assert(sizeof(struct ledger) ==
+                   4 * LEDGER_PAGE_BYTES + LEDGER_SESSIONS_MAX * sizeof(struct ledger_session) +
+                       LEDGER_SCRIPTS_MAX * sizeof(struct ledger_script) +
+                       LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES,
+               "no padding between the parts");
+
+const char *const ledger_writer_names[WRITERS] = {
+    [WRITER_TEXT] = "text",
+    [WRITER_DIT] = "dit",
+    [WRITER_VAE] = "vae",
+    [WRITER_GATEWAY] = "gateway",
+};
+
+const char *const ledger_phase_names[PHASES] = {
+    [PHASE_OPENING] = "opening", [PHASE_IDLE] = "idle",       [PHASE_ENCODE] = "encode",
+    [PHASE_PROMPT] = "prompt",   [PHASE_RECACHE] = "recache", [PHASE_DENOISE] = "denoise",
+    [PHASE_CLEAN] = "clean",     [PHASE_DECODE] = "decode",   [PHASE_WRITE] = "write",
+};
+
+struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w)
+{
+    struct ledger_head *const heads[WRITERS] = {
+        [WRITER_TEXT] = &l->text.head,
+        [WRITER_DIT] = &l->dit.head,
+        [WRITER_VAE] = &l->vae.head,
+        [WRITER_GATEWAY] = &l->gateway.head,
+    };
+    MUST(w >= 0 && w < WRITERS);
+    return heads[w];
+}
+
+err_t ledger_map(const char *run_dir, const struct ledger **out)
+{
+    err_t e = OK;
+    char path[PATH_MAX];
+    struct stat st;
+    void *at = MAP_FAILED;
+    const int n = snprintf(path, sizeof path, "%s/ledger", run_dir);
+    if (n < 0 || n >= (int)sizeof path) return FAIL(ERR_CONFIG, "run directory: name too long");
+
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return FAIL(ERR_NONE, "%s: nothing runs there", run_dir);
+    if (fd < 0) return FAIL(ERR_NOINPUT, "%s: %s", path, strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        e = FAIL(ERR_NOINPUT, "%s: not a file", path);
+        goto out;
+    }
+    if (st.st_size == 0) { /* between its creation and its first byte */
+        e = FAIL(ERR_NONE, "%s: being made", path);
+        goto out;
+    }
+    /* A shorter file would be a SIGBUS later; a longer one is another version's. */
+    if (st.st_size != (off_t)sizeof(struct ledger)) {
+        e = FAIL(ERR_DATA, "%s: %lld bytes, not the %zu of this version", path,
+                 (long long)st.st_size, sizeof(struct ledger));
+        goto out;
+    }
+    at = mmap(NULL, sizeof(struct ledger), PROT_READ, MAP_SHARED, fd, 0);
+    if (at == MAP_FAILED) {
+        e = FAIL(ERR_NOMEM, "%s: %s", path, strerror(errno));
+        goto out;
+    }
+    *out = at;
+out:
+    close(fd);
+    return e;
+}
+
+void ledger_unmap(const struct ledger **l)
+{
+    if (!l || !*l) return;
+    munmap((void *)(uintptr_t)*l, sizeof **l);
+    *l = NULL;
+}
+
+/* A count is the writer's; a reader never steps out of its own map because of it. */
+static int64_t count_of(const counter *c, int64_t n_max)
+{
+    const uint64_t n = ledger_read(c);
+    return n < (uint64_t)n_max ? (int64_t)n : n_max;
+}
+
+int64_t ledger_session_of(const struct ledger *l, int64_t block)
+{
+    /* Newest first: sessions lie in the order of their blocks, and the last one is asked about. */
+    for (int64_t i = count_of(&l->gateway.n_sessions, LEDGER_SESSIONS_MAX) - 1; i >= 0; i--) {
+        const struct ledger_session *s = &l->sessions[i];
+        if (block < s->first_block) continue;
+        return block < ledger_session_end(s) ? i : -1;
+    }
+    return -1;
+}
+
+int64_t ledger_due_script(const struct ledger *l, int64_t session, int64_t block, int64_t after,
+                          bool (*is_ready)(void *self, const struct ledger_script *s), void *self,
+                          bool *must_wait)
+{
+    const int64_t n = count_of(&l->gateway.n_scripts, LEDGER_SCRIPTS_MAX);
+    const int64_t oldest = after < 0 ? 0 : after + 1;
+    bool has_unready = false;
+
+    /* Newest first, so the first record that can decide does. A scripted one is bound to its block
+     * and decides even unready: taking an older one instead would make other frames. */
+    *must_wait = false;
+    for (int64_t i = n - 1; i >= oldest; i--) {
+        const struct ledger_script *s = &l->scripts[i];
+        const bool is_asap = s->at_block == SCRIPT_ASAP;
+        if (s->session != session) continue;
+        if (!is_asap && (s->at_block < 0 || s->at_block > block)) continue;
+        if (is_ready(self, s)) return i;
+        has_unready = true;
+        if (!is_asap) {
+            *must_wait = true;
+            return -1;
+        }
+    }
+    /* An unready ASAP prompt lets the old one go on, but a session's first has no old one. */
+    *must_wait = after < 0 && has_unready;
+    return -1;
+}

@@ -1,0 +1,222 @@
+/* ledger.h - the durable truth of a pipeline: what was asked, decided, made.
+ *
+ * One host region (file RUN_DIR/ledger), one page of counters a writer, and append-only records.
+ * Every field has exactly one writer. Counters are lock-free 64-bit atomics: load with acquire,
+ * store with release. A record is written whole, then the count is bumped: ledger_publish. So a
+ * reader never sees half a record, and a writer killed anywhere leaves nothing to repair.
+ *
+ * Units. A block is `dit.block` latent frames (3). Blocks and latents are counted over the life of
+ * the ledger; a session is a run of blocks [first_block, first_block + n_blocks) that begins with an
+ * empty window. The first latent of a session decodes to one RGB frame, every later one to four.
+ *
+ * The commit rule: a unit of work reads only committed state, writes only memory that no committed
+ * state needs, and becomes visible by one ledger_publish after the device has finished.
+ */
+#ifndef IPC_LEDGER_H
+#define IPC_LEDGER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/prompt.h"
+
+enum {
+    LEDGER_PAGE_BYTES = 4096,
+    LEDGER_SESSIONS_MAX = 4096,
+    LEDGER_SCRIPTS_MAX = 16384,
+    LEDGER_DECISIONS_MAX = 16384,
+    LEDGER_TEXT_BYTES = 8 << 20,
+    LEDGER_LAYOUT = 1
+};
+
+typedef _Atomic uint64_t counter;
+
+enum ledger_writer { WRITER_TEXT, WRITER_DIT, WRITER_VAE, WRITER_GATEWAY, WRITERS };
+extern const char *const ledger_writer_names[WRITERS];
+
+/* What a stage is doing; for status and the supervisor. */
+enum ledger_phase {
+    PHASE_OPENING,
+    PHASE_IDLE,
+    PHASE_ENCODE,
+    PHASE_PROMPT,  /* dit: text MLP and cross K/V of a prompt */
+    PHASE_RECACHE,
+    PHASE_DENOISE,
+    PHASE_CLEAN,
+    PHASE_DECODE,
+    PHASE_WRITE,
+    PHASES
+};
+extern const char *const ledger_phase_names[PHASES];
+
+/* Head of every writer's page. */
+struct ledger_head {
+    counter incarnation, pid;
+    counter beat_ns;          /* last sign of life, CLOCK_MONOTONIC */
+    counter unit;             /* block, latent, frame or prompt in hand */
+    counter phase;            /* enum ledger_phase */
+    counter n_units;          /* units done by this incarnation */
+    counter unit_ns, unit_ns_sum; /* duration of the last unit; of all units of this incarnation */
+    counter n_allocs_ready;   /* host and device allocations since ready: 0 in steady state */
+    counter n_ops;            /* kernel ops run by this incarnation */
+};
+
+struct ledger_text {
+    struct ledger_head head;
+    counter n_scripts_seen; /* script records whose embedding this table has held */
+    counter n_encoded;      /* encoder runs, over all incarnations */
+    counter n_entries, n_evictions, n_from_file;
+};
+
+struct ledger_dit {
+    struct ledger_head head;
+    counter n_decisions;
+    counter n_latents_blocks; /* L: blocks whose clean latents are committed */
+    counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
+    counter pass_ns[8];       /* last duration: denoise steps 0.., [6] recache, [7] clean */
+};
+
+struct ledger_vae {
+    struct ledger_head head;
+    counter n_latents; /* l: latents decoded */
+};
+
+struct ledger_gateway {
+    struct ledger_head head;
+    counter n_sessions, n_scripts, n_text_bytes;
+    counter want;        /* latents that dit may make, counted like l */
+    counter n_committed; /* frames that are in the output, or whose time has passed */
+    counter n_hits, n_misses; /* prompts whose embedding was there, or not, when they were asked */
+    counter job;         /* jobs accepted */
+    counter job_done;    /* jobs finished; job == job_done: no session runs */
+    counter job_error;   /* exit status of the last finished job */
+    counter stream_bytes; /* written to standard output by the running session */
+    counter is_draining;
+    counter n_late, late_ns_max; /* frames presented after their time, live sessions */
+    counter n_outputs;   /* sessions whose output was begun: emptied, given its header */
+    counter played;      /* frames of the running session whose time has passed */
+};
+
+/* n_blocks of a session that ended before it had a prompt. */
+#define LEDGER_VOID UINT64_MAX
+
+struct ledger_session {
+    int64_t first_block, first_frame; /* counted over the ledger */
+    counter n_blocks; /* set once, when the session's end is known; 0 while it is not */
+    int64_t seed;
+    int64_t job;      /* which job, from 1 */
+    int64_t video;    /* which video of the job, from 0 */
+    int64_t is_live;  /* paced; prompts may come at any time */
+};
+
+enum { SCRIPT_ASAP = -1, SCRIPT_PREWARM = -2 };
+
+/* A prompt to take effect. */
+struct ledger_script {
+    uint64_t request;  /* a client's number, so that asking twice is asking once; 0 scripted */
+    int64_t session;
+    int64_t at_block;  /* counted over the ledger, or SCRIPT_ASAP, SCRIPT_PREWARM */
+    uint8_t key[PROMPT_KEY_BYTES];
+    uint32_t text_at, n_text_bytes; /* in ledger->text, cleaned */
+    int64_t asked_ns;
+};
+
+enum decision_kind { DECISION_START, DECISION_SWITCH };
+
+/* In force from its block to the next decision. Its index's parity says which half of region kv
+ * holds the embedding. */
+struct ledger_decision {
+    int64_t block;
+    int64_t session;
+    int64_t script;    /* index of the prompt */
+    int32_t kind;      /* enum decision_kind */
+    int32_t sink_base; /* first sink frame, a latent of the session */
+    uint8_t key[PROMPT_KEY_BYTES];
+    int32_t n_tokens;  /* valid rows of the embedding */
+    int32_t reserved;
+    int64_t decided_ns;
+};
+
+#define LEDGER_PAGE(type, name)                                                                    \
+    union {                                                                                        \
+        type name;                                                                                 \
+        unsigned char name##_page[LEDGER_PAGE_BYTES];                                              \
+    }
+
+struct ledger {
+    LEDGER_PAGE(struct ledger_text, text);
+    LEDGER_PAGE(struct ledger_dit, dit);
+    LEDGER_PAGE(struct ledger_vae, vae);
+    LEDGER_PAGE(struct ledger_gateway, gateway);
+    struct ledger_session sessions[LEDGER_SESSIONS_MAX];
+    struct ledger_script scripts[LEDGER_SCRIPTS_MAX];
+    struct ledger_decision decisions[LEDGER_DECISIONS_MAX];
+    char texts[LEDGER_TEXT_BYTES]; /* prompts, back to back, no terminator */
+};
+
+static inline uint64_t ledger_read(const counter *c)
+{
+    return atomic_load_explicit((counter *)c, memory_order_acquire);
+}
+
+static inline void ledger_publish(counter *c, uint64_t value)
+{
+    atomic_store_explicit(c, value, memory_order_release);
+}
+
+/* For a counter's own writer alone. */
+static inline void ledger_add(counter *c, uint64_t n)
+{
+    ledger_publish(c, ledger_read(c) + n);
+}
+
+struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w);
+
+/* Maps RUN_DIR/ledger read-only, without the keeper: for the command line and status.
+ * ERR_NONE when there is none. */
+MUST_USE err_t ledger_map(const char *run_dir, const struct ledger **out);
+void ledger_unmap(const struct ledger **l);
+
+/* --- arithmetic of positions: pure functions of committed records ------------------------------ */
+
+/* Session that holds the block, or -1 while there is none. */
+int64_t ledger_session_of(const struct ledger *l, int64_t block);
+
+/* RGB frames of the first n latents of a session: 0, 1, 5, 9, 13 ... */
+static inline int64_t ledger_frames_of(int64_t n_latents)
+{
+    return n_latents > 0 ? 1 + 4 * (n_latents - 1) : 0;
+}
+
+/* Frame, counted over the ledger, at which a block of a session begins. */
+static inline int64_t ledger_first_frame(const struct ledger_session *s, int64_t block,
+                                         int64_t n_per_block)
+{
+    return s->first_frame + ledger_frames_of((block - s->first_block) * n_per_block);
+}
+
+/* First block after the session; INT64_MAX while its end is open. */
+static inline int64_t ledger_session_end(const struct ledger_session *s)
+{
+    const uint64_t n_blocks = ledger_read(&s->n_blocks);
+    if (n_blocks == 0) return INT64_MAX;
+    return n_blocks == LEDGER_VOID ? s->first_block : s->first_block + (int64_t)n_blocks;
+}
+
+/* Every block of the session is made: its prompts are not needed any more. */
+static inline bool ledger_session_is_over(const struct ledger *l, int64_t session)
+{
+    return (int64_t)ledger_read(&l->dit.n_latents_blocks) >=
+           ledger_session_end(&l->sessions[session]);
+}
+
+/* The script record that block takes: newest with at_block <= block, or newest ASAP record of the
+ * session that `is_ready` accepts and that is newer than `after` (the last decision's, or -1).
+ * Returns -1: nothing new. *must_wait: a record is due that is not ready. Pure. */
+int64_t ledger_due_script(const struct ledger *l, int64_t session, int64_t block, int64_t after,
+                          bool (*is_ready)(void *self, const struct ledger_script *s), void *self,
+                          bool *must_wait);
+
+#endif
