@@ -1,0 +1,378 @@
+/* main.c - longlived-dit: decisions and latents. The process is here; the model is dit.c, what comes
+ * next is plan.c.
+ *
+ * Regions written: kv.0, latents.0, our page and the decisions of the ledger. Each unit ends with one
+ * ledger_publish after the device has finished; a unit cut short is done again from the same inputs
+ * to the same bits.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "ipc/latents.h"
+#include "ipc/prompts.h"
+#include "kernels/ops.h"
+#include "procs/dit/dit.h"
+#include "procs/dit/plan.h"
+#include "procs/stage.h"
+#include "procs/weights.h"
+
+/* Sequences of a session's seed: which block's noise, and before which step. */
+static uint64_t noise_stream(int64_t block, int32_t step)
+{
+    return (uint64_t)1 << 63 | (uint64_t)block << 8 | (uint64_t)(step + 1);
+}
+
+struct dit_stage {
+    struct stage *st;
+    struct weights *weights;
+    struct dit *model;
+    struct kv kv;
+    struct region weights_region, kv_region, prompts_region, latents_region;
+    struct prompts *prompts;
+    struct latents latents;
+    float *embedding;    /* host [text_len, dim] */
+    void *memory;        /* the five below */
+    struct tensor x, flow, eps, frames; /* [block, z, Y, X] x 3; [window, z, Y, X] */
+    struct tensor key;   /* u64 [2] */
+    int64_t prompt_in_force; /* decision whose cross K/V the model holds; -1 none */
+    int64_t waiting_since_ns;
+    enum ledger_phase phase;
+};
+
+static bool is_ready(void *self, const struct ledger_script *s)
+{
+    const struct dit_stage *p = self;
+    return prompts_find(p->prompts, s->key) >= 0;
+}
+
+static void on_layer(void *self)
+{
+    struct dit_stage *p = self;
+    stage_beat(p->st, p->phase, ledger_read(&p->st->head->unit));
+}
+
+static err_t open_memory(struct dit_stage *p)
+{
+    err_t e = OK;
+    const struct conf *c = &p->st->conf;
+    const int32_t z = c->model.latent_channels, Y = c->model.latent_rows, X = c->model.latent_cols;
+    const int32_t B = c->dit.block, W = c->dit.window;
+    const size_t block = tensor_bytes(TENSOR(NULL, DTYPE_F32, B, z, Y, X));
+    const size_t window = tensor_bytes(TENSOR(NULL, DTYPE_F32, W, z, Y, X));
+    TRY(dev_alloc(p->st->dev, 3 * block + window + 2 * sizeof(uint64_t), &p->memory));
+    char *at = p->memory;
+    p->key = TENSOR(at, DTYPE_U64, 2);
+    at += 2 * sizeof(uint64_t);
+    p->x = TENSOR(at, DTYPE_F32, B, z, Y, X);
+    p->flow = TENSOR(at + block, DTYPE_F32, B, z, Y, X);
+    p->eps = TENSOR(at + 2 * block, DTYPE_F32, B, z, Y, X);
+    p->frames = TENSOR(at + 3 * block, DTYPE_F32, W, z, Y, X);
+    p->embedding = malloc((size_t)c->text.text_len * (size_t)c->text.dim * sizeof(float));
+    if (!p->embedding) e = FAIL(ERR_NOMEM, "dit");
+out:
+    return e;
+}
+
+static err_t open_regions(struct dit_stage *p)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct conf *c = &st->conf;
+    TRY(weights_map(p->weights, st, "dit", &p->weights_region));
+    TRY(stage_region(st, st->dev, "kv.0", kv_bytes(c), KV_LAYOUT, NULL, &p->kv_region));
+    TRY(kv_open(&p->kv, c, p->kv_region.data));
+    TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
+                     &p->prompts_region));
+    p->prompts = p->prompts_region.data;
+    TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
+                     &p->latents_region));
+    latents_open(&p->latents, c, p->latents_region.data);
+out:
+    return e;
+}
+
+static void dit_stage_close(void **self)
+{
+    struct dit_stage *p = *self;
+    if (!p) return;
+    free(p->embedding);
+    dev_free(p->st->dev, &p->memory);
+    dit_close(&p->model);
+    kv_close(&p->kv);
+    weights_close(&p->weights);
+    region_unmap(&p->weights_region);
+    region_unmap(&p->kv_region);
+    region_unmap(&p->prompts_region);
+    region_unmap(&p->latents_region);
+    ops_close(p->st->dev);
+    free(p);
+    *self = NULL;
+}
+
+static err_t dit_stage_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    struct dit_stage *p = calloc(1, sizeof *p);
+    if (!p) return FAIL(ERR_NOMEM, "dit");
+    *self = p;
+    p->st = st;
+    p->prompt_in_force = -1;
+    p->phase = PHASE_OPENING;
+    TRY(ops_open(st->dev));
+    TRY(weights_open(&p->weights));
+    TRY(dit_open(&p->model, st->dev, &st->conf, p->weights));
+    TRY(open_memory(p));
+    TRY(open_regions(p));
+    TRY(dit_prepare(p->model, &p->kv));
+    dit_on_layer(p->model, on_layer, p);
+out:
+    return e;
+}
+
+/* --- units of work ------------------------------------------------------------------------------ */
+
+static void ring_all(struct stage *st)
+{
+    bells_ring(st->bells, WRITER_VAE);
+    bells_ring(st->bells, WRITER_GATEWAY);
+    bells_ring(st->bells, WRITER_TEXT);
+}
+
+/* The embedding goes to the half of kv that the decision in force does not use; then the decision is
+ * appended. Nothing of it is visible before that. */
+static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    struct ledger *l = st->ledger;
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    const struct ledger_script *s = &l->scripts[plan->script];
+    int32_t n_tokens = 0, n_full = 0;
+
+    const int32_t at = prompts_find(p->prompts, s->key);
+    if (at < 0 || !prompts_copy(p->prompts, at, s->key, p->embedding, &n_tokens, &n_full)) return OK;
+    if (n == LEDGER_DECISIONS_MAX) return FAIL(ERR_LIMIT, "the ledger holds %llu decisions",
+                                               (unsigned long long)n);
+    TRY(dev_upload(st->dev, p->kv.embed[n % 2].data, p->embedding,
+                   tensor_bytes(p->kv.embed[n % 2])));
+    TRY(dev_sync(st->dev));
+
+    struct ledger_decision *d = &l->decisions[n];
+    *d = (struct ledger_decision){.block = plan->block,
+                                  .session = plan->session,
+                                  .script = plan->script,
+                                  .kind = plan->kind,
+                                  .sink_base = plan->sink_base,
+                                  .n_tokens = n_tokens,
+                                  .decided_ns = now_ns()};
+    memcpy(d->key, s->key, sizeof d->key);
+    ledger_publish(&l->dit.n_decisions, n + 1);
+    ring_all(st);
+    log_info("decided", "block=%lld script=%lld kind=%d sink_base=%d", (long long)plan->block,
+             (long long)plan->script, plan->kind, plan->sink_base);
+    *did_work = true;
+out:
+    return e;
+}
+
+static err_t load_prompt(struct dit_stage *p)
+{
+    err_t e = OK;
+    const int64_t n = (int64_t)ledger_read(&p->st->ledger->dit.n_decisions) - 1;
+    if (p->prompt_in_force == n) return OK;
+    p->phase = PHASE_PROMPT;
+    TRY(dit_set_prompt(p->model, (int32_t)(n % 2), p->st->ledger->decisions[n].n_tokens));
+    p->prompt_in_force = n;
+out:
+    return e;
+}
+
+/* Clean latents [first, first + n) of the session, from the region, into p->frames. */
+static err_t load_latents(struct dit_stage *p, int64_t session, int64_t first, int32_t n)
+{
+    err_t e = OK;
+    const struct stage *st = p->st;
+    const int64_t base = st->ledger->sessions[session].first_block * st->conf.dit.block;
+    for (int32_t i = 0; i < n; i++) {
+        const struct tensor row = tensor_rows(p->frames, i, 1);
+        TRY(dev_upload(st->dev, row.data, latents_at(&p->latents, base + first + i),
+                       tensor_bytes(row)));
+    }
+out:
+    return e;
+}
+
+/* K/V of clean frames [first, first + n), at t = 0. */
+static err_t write_clean_kv(struct dit_stage *p, int64_t session, int64_t first, int32_t n,
+                            int32_t sink_base)
+{
+    err_t e = OK;
+    TRY(load_latents(p, session, first, n));
+    TRY(dit_pass(p->model, TENSOR_NONE, tensor_rows(p->frames, 0, n),
+                 dit_sched(p->model)->n_steps, first, sink_base));
+    TRY(dev_sync(p->st->dev));
+out:
+    return e;
+}
+
+static const struct ledger_decision *decision_in_force(const struct dit_stage *p)
+{
+    return &p->st->ledger->decisions[ledger_read(&p->st->ledger->dit.n_decisions) - 1];
+}
+
+static err_t clean(struct dit_stage *p, const struct plan *plan)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct conf *c = &st->conf;
+    const int64_t first =
+        (plan->block - st->ledger->sessions[plan->session].first_block) * c->dit.block;
+    const int64_t began_ns = now_ns();
+
+    TRY(load_prompt(p));
+    p->phase = PHASE_CLEAN;
+    stage_beat(st, p->phase, (uint64_t)plan->block);
+    TRY(write_clean_kv(p, plan->session, first, c->dit.block, decision_in_force(p)->sink_base));
+    ledger_publish(&st->ledger->dit.pass_ns[7], (uint64_t)(now_ns() - began_ns));
+    ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan->block + 1);
+out:
+    return e;
+}
+
+static err_t recache(struct dit_stage *p, int64_t session, int64_t at, int32_t sink_base)
+{
+    err_t e = OK;
+    int64_t first;
+    int32_t n;
+    const int64_t began_ns = now_ns();
+    p->phase = PHASE_RECACHE;
+    plan_recache(&p->st->conf, at, &first, &n);
+    TRY(write_clean_kv(p, session, first, n, sink_base));
+    ledger_publish(&p->st->ledger->dit.pass_ns[6], (uint64_t)(now_ns() - began_ns));
+out:
+    return e;
+}
+
+static err_t draw(struct dit_stage *p, struct tensor to, int64_t seed, int64_t block, int32_t step)
+{
+    err_t e = OK;
+    const uint64_t key[2] = {(uint64_t)seed, noise_stream(block, step)};
+    TRY(dev_upload(p->st->dev, p->key.data, key, sizeof key));
+    TRY(ops_randn(p->st->dev, to, p->key, 0, 1));
+    TRY(dev_sync(p->st->dev)); /* the key is written again */
+out:
+    return e;
+}
+
+/* From noise to clean latents in p->x. */
+static err_t denoise(struct dit_stage *p, int64_t seed, int64_t block, int32_t sink_base)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct sched *s = dit_sched(p->model);
+    const int64_t first = block * st->conf.dit.block;
+    p->phase = PHASE_DENOISE;
+    TRY(draw(p, p->x, seed, block, -1));
+    for (int32_t i = 0; i < s->n_steps; i++) {
+        const int64_t began_ns = now_ns();
+        TRY(dit_pass(p->model, p->flow, p->x, i, first, sink_base));
+        TRY(ops_flow_to_x0(st->dev, p->x, p->x, p->flow, s->sigma[i]));
+        if (i + 1 < s->n_steps) {
+            TRY(draw(p, p->eps, seed, block, i));
+            TRY(ops_renoise(st->dev, p->x, p->x, p->eps, s->sigma[i + 1]));
+        }
+        TRY(dev_sync(st->dev));
+        ledger_publish(&st->ledger->dit.pass_ns[i], (uint64_t)(now_ns() - began_ns));
+    }
+out:
+    return e;
+}
+
+static err_t make_block(struct dit_stage *p, const struct plan *plan)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct conf *c = &st->conf;
+    const struct ledger_session *session = &st->ledger->sessions[plan->session];
+    const int64_t block = plan->block - session->first_block, at = block * c->dit.block;
+    const struct ledger_decision *d = decision_in_force(p);
+
+    stage_unit_begin(st, PHASE_DENOISE, (uint64_t)plan->block);
+    TRY(load_prompt(p));
+    if (d->block == plan->block && d->kind == DECISION_SWITCH && at > 0)
+        TRY(recache(p, plan->session, at, d->sink_base));
+    TRY(denoise(p, session->seed, block, d->sink_base));
+    for (int32_t i = 0; i < c->dit.block; i++) {
+        const struct tensor row = tensor_rows(p->x, i, 1);
+        TRY(dev_download(st->dev, latents_at(&p->latents, plan->block * c->dit.block + i), row.data,
+                         tensor_bytes(row)));
+    }
+    TRY(dev_sync(st->dev));
+    ledger_publish(&st->ledger->dit.n_latents_blocks, (uint64_t)plan->block + 1);
+    stage_unit_end(st);
+    ring_all(st);
+    log_debug("block", "block=%lld took_us=%llu", (long long)plan->block,
+              (unsigned long long)(ledger_read(&st->head->unit_ns) / NS_PER_US));
+out:
+    return e;
+}
+
+/* A due prompt is waited for, but not for ever. */
+static err_t wait_for_prompt(struct dit_stage *p, const struct plan *plan)
+{
+    const int32_t max_ms = p->st->conf.dit.prompt_wait_ms;
+    if (!plan->waits_for_prompt) {
+        p->waiting_since_ns = 0;
+    } else if (p->waiting_since_ns == 0) {
+        p->waiting_since_ns = now_ns();
+    } else if (now_ns() - p->waiting_since_ns > (int64_t)max_ms * NS_PER_MS) {
+        return FAIL(ERR_TIMEOUT, "block %lld: its prompt was not encoded within %d ms",
+                    (long long)plan->block, max_ms);
+    }
+    return OK;
+}
+
+static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *is_done)
+{
+    err_t e = OK;
+    struct dit_stage *p = self;
+    if (st->is_draining) {
+        *is_done = true;
+        return OK;
+    }
+    const struct plan plan = plan_next(st->ledger, &st->conf, is_ready, p);
+    if (plan.action != PLAN_WAIT) p->waiting_since_ns = 0;
+    switch (plan.action) {
+    case PLAN_WAIT: return wait_for_prompt(p, &plan);
+    case PLAN_DECIDE: TRY(decide(p, &plan, did_work)); break;
+    case PLAN_SKIP_CLEAN:
+        ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan.block + 1);
+        *did_work = true;
+        break;
+    case PLAN_CLEAN:
+        TRY(clean(p, &plan));
+        *did_work = true;
+        break;
+    case PLAN_BLOCK:
+        TRY(make_block(p, &plan));
+        *did_work = true;
+        break;
+    }
+    ledger_publish(&st->head->n_ops, ops_count());
+out:
+    return e;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct stage_def def = {
+        .writer = WRITER_DIT,
+        .open = dit_stage_open,
+        .step = dit_stage_step,
+        .close = dit_stage_close,
+    };
+    return stage_main(argc, argv, &def);
+}

@@ -1,0 +1,43 @@
+/* plan.h - what dit does next: a pure function of the ledger. The commit rule lives here.
+ *
+ * L counts blocks whose latents are committed, K blocks whose clean K/V are; K <= L <= K + 1. A
+ * decision for block L precedes all work on it. A switch decided before the clean pass of block
+ * L - 1 makes that pass dead work: the recache, which is part of block L, rewrites the same slots.
+ */
+#ifndef PROCS_DIT_PLAN_H
+#define PROCS_DIT_PLAN_H
+
+#include "common/conf.h"
+#include "ipc/ledger.h"
+
+enum plan_action {
+    PLAN_WAIT,       /* nothing may be done now */
+    PLAN_DECIDE,     /* append decision for block L: script record `script` */
+    PLAN_SKIP_CLEAN, /* K = L: nobody will read the clean K/V of block L - 1 */
+    PLAN_CLEAN,      /* clean pass of block L - 1, then K = L */
+    PLAN_BLOCK       /* (recache and) denoise block L, commit its latents, then L + 1 */
+};
+
+struct plan {
+    enum plan_action action;
+    int64_t block;     /* L; for CLEAN, L - 1 */
+    int64_t session;   /* that holds the block */
+    int64_t script;    /* DECIDE */
+    int32_t kind;      /* DECIDE: enum decision_kind */
+    int32_t sink_base; /* DECIDE */
+    bool waits_for_prompt; /* WAIT: a due prompt is not encoded yet */
+};
+
+/* is_ready(self, script) tells whether an embedding can be read now. */
+struct plan plan_next(const struct ledger *l, const struct conf *c,
+                      bool (*is_ready)(void *self, const struct ledger_script *s), void *self);
+
+/* First frame and number of frames that the recache before a block processes, in latents of the
+ * session, for a switch at frame `at` (> 0). With a kept sink and a window that has rolled, the sink
+ * is not recomputed; else every frame the window holds is. */
+void plan_recache(const struct conf *c, int64_t at, int64_t *first, int32_t *n_frames);
+
+/* Sink base after a switch at frame `at`, when it was `base` before. */
+int32_t plan_sink_base(const struct conf *c, int64_t at, int32_t base);
+
+#endif

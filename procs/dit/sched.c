@@ -1,0 +1,33 @@
+/* sched.c - see sched.h. */
+#include "procs/dit/sched.h"
+
+#include <stdlib.h>
+
+enum { TABLE = 1000 };
+static const float SHIFT = 5.0f;
+
+static float sigma_of(int32_t index)
+{
+    const float r = (float)(1.0 - (double)index / TABLE);
+    return SHIFT * r / (1.0f + (SHIFT - 1.0f) * r);
+}
+
+err_t sched_open(struct sched *s, const char *steps)
+{
+    const char *at = steps;
+    int32_t last = TABLE + 1;
+    *s = (struct sched){0};
+    for (;;) {
+        char *end;
+        const long step = strtol(at, &end, 10);
+        if (end == at || step < 1 || step >= last || s->n_steps == SCHED_STEPS_MAX)
+            return FAIL(ERR_CONFIG, "dit.steps = %s: 1 to %d falling numbers from 1 to %d", steps,
+                        SCHED_STEPS_MAX, TABLE);
+        s->sigma[s->n_steps] = sigma_of(TABLE - (int32_t)step);
+        s->t[s->n_steps] = s->sigma[s->n_steps] * (float)TABLE;
+        s->n_steps++;
+        last = (int32_t)step;
+        if (*end == '\0') return OK;
+        at = end + 1;
+    }
+}

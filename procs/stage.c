@@ -1,0 +1,210 @@
+/* stage.c - see stage.h. */
+#include "procs/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/heap.h"
+#include "common/log.h"
+
+static volatile sig_atomic_t got_term;
+
+static void on_term(int sig)
+{
+    (void)sig;
+    got_term = 1;
+}
+
+static err_t parse_args(int argc, char **argv, const char **run_dir, int *ready_fd)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--run") == 0 && i + 1 < argc) {
+            *run_dir = argv[++i];
+        } else if (strcmp(argv[i], "--ready-fd") == 0 && i + 1 < argc) {
+            char *end;
+            const long fd = strtol(argv[++i], &end, 10);
+            if (*end || fd < 0 || fd > 65535)
+                return FAIL(ERR_USAGE, "--ready-fd %s: a file descriptor", argv[i]);
+            *ready_fd = (int)fd;
+        } else {
+            return FAIL(ERR_USAGE, "unknown argument %s (--run DIR [--ready-fd N])", argv[i]);
+        }
+    }
+    return *run_dir ? OK : FAIL(ERR_USAGE, "--run DIR is missing");
+}
+
+/* OpenMP's idle threads spin unless told otherwise before libgomp is loaded, and a spinning stage
+ * takes the cores from its neighbours. Same pid, so supervision does not notice. */
+static void exec_without_spinning(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY")) return;
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    execv("/proc/self/exe", argv); /* on failure: slower, not wrong */
+}
+
+static void arm_signals(void)
+{
+    struct sigaction term = {.sa_handler = on_term};
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigaction(SIGTERM, &term, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN); /* a terminal's ^C is for the supervisor, which then drains */
+    signal(SIGALRM, SIG_DFL);
+}
+
+static const char *place_of(const struct conf *c, enum ledger_writer w)
+{
+    switch (w) {
+    case WRITER_TEXT: return c->place.text;
+    case WRITER_DIT: return c->place.dit;
+    case WRITER_VAE: return c->place.vae;
+    default: return "cpu";
+    }
+}
+
+static err_t stage_open(struct stage *st, const struct stage_def *def)
+{
+    err_t e = OK;
+    char path[512];
+    const char *name = ledger_writer_names[def->writer];
+
+    umask(077);
+    snprintf(path, sizeof path, "%s/config.ini", st->run_dir);
+    TRY(conf_load(&st->conf, path, NULL, 0));
+    TRY(keeper_connect(&st->keeper, st->run_dir, 10000));
+    TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));
+
+    st->device = place_of(&st->conf, def->writer);
+    TRY(dev_open(&st->host, "cpu", st->conf.cpu.threads));
+    if (strcmp(st->device, "cpu") == 0) st->dev = st->host;
+    else TRY(dev_open(&st->dev, st->device, st->conf.cpu.threads));
+
+    TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
+                      NULL, &st->ledger_region));
+    st->ledger = st->ledger_region.data;
+    st->head = ledger_head_of(st->ledger, def->writer);
+    ledger_publish(&st->head->incarnation, st->incarnation);
+    ledger_publish(&st->head->pid, (uint64_t)getpid());
+    ledger_publish(&st->head->n_units, 0);
+    ledger_publish(&st->head->unit_ns_sum, 0);
+    ledger_publish(&st->head->n_allocs_ready, 0);
+    stage_beat(st, PHASE_OPENING, 0);
+    TRY(bells_open(&st->bells, st->run_dir, def->writer));
+out:
+    return e;
+}
+
+static void stage_close(struct stage *st)
+{
+    bells_close(&st->bells);
+    region_unmap(&st->ledger_region);
+    if (st->dev != st->host) dev_close(&st->dev);
+    dev_close(&st->host);
+    keeper_close(&st->keeper);
+}
+
+static err_t say_ready(struct stage *st, int ready_fd)
+{
+    dev_seal(st->dev);
+    st->is_ready = true;
+    st->allocs_at_ready = (int64_t)heap_calls();
+    log_info("ready", "incarnation=%llu", (unsigned long long)st->incarnation);
+    if (ready_fd < 0) return OK;
+    if (write(ready_fd, "\n", 1) != 1) return FAIL(ERR_BUG, "ready fd: %s", strerror(errno));
+    close(ready_fd);
+    return OK;
+}
+
+static bool keeper_is_gone(const struct stage *st)
+{
+    struct pollfd p = {.fd = keeper_fd(st->keeper), .events = POLLRDHUP};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR));
+}
+
+static err_t stage_loop(struct stage *st, void *self, const struct stage_def *def)
+{
+    err_t e = OK;
+    bool is_done = false;
+    while (!is_done) {
+        bool did_work = false;
+        st->is_draining = got_term != 0;
+        TRY(def->step(st, self, &did_work, &is_done));
+        ledger_publish(&st->head->n_allocs_ready,
+                       heap_calls() - (uint64_t)st->allocs_at_ready + dev_allocs_sealed(st->dev));
+        if (did_work || is_done) continue;
+        if (keeper_is_gone(st)) {
+            e = FAIL(ERR_AGAIN, "the keeper is gone");
+            goto out;
+        }
+        stage_beat(st, PHASE_IDLE, ledger_read(&st->head->unit));
+        bells_wait(st->bells, def->wait_ms ? def->wait_ms(st, self) : STAGE_POLL_MS, NULL, 0);
+    }
+out:
+    return e;
+}
+
+int stage_main(int argc, char **argv, const struct stage_def *def)
+{
+    err_t e = OK;
+    struct stage st = {0};
+    void *self = NULL;
+    int ready_fd = -1;
+
+    log_open(ledger_writer_names[def->writer]);
+    exec_without_spinning(argv);
+    arm_signals();
+    TRY(parse_args(argc, argv, &st.run_dir, &ready_fd));
+    TRY(stage_open(&st, def));
+    TRY(def->open(&st, &self));
+    TRY(say_ready(&st, ready_fd));
+    TRY(stage_loop(&st, self, def));
+    log_info("drained", "units=%llu", (unsigned long long)ledger_read(&st.head->n_units));
+out:
+    if (e != OK) log_error("exit", "status=%d msg=\"%s\"", err_exit_status(e), err_text());
+    alarm(0);
+    if (self) def->close(&self);
+    stage_close(&st);
+    return err_exit_status(e);
+}
+
+void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit)
+{
+    ledger_publish(&st->head->phase, (uint64_t)phase);
+    ledger_publish(&st->head->unit, unit);
+    ledger_publish(&st->head->beat_ns, (uint64_t)now_ns());
+    /* Twice the supervisor's patience: it speaks first, and in words. */
+    alarm(2 * (unsigned)st->conf.supervisor.beat_s_max);
+    if (phase == PHASE_OPENING) alarm((unsigned)st->conf.supervisor.ready_s_max);
+}
+
+void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit)
+{
+    st->unit_began_ns = now_ns();
+    stage_beat(st, phase, unit);
+}
+
+void stage_unit_end(struct stage *st)
+{
+    const uint64_t took_ns = (uint64_t)(now_ns() - st->unit_began_ns);
+    ledger_publish(&st->head->unit_ns, took_ns);
+    ledger_add(&st->head->unit_ns_sum, took_ns);
+    ledger_add(&st->head->n_units, 1);
+}
+
+err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
+                   uint64_t layout, const uint8_t *identity, struct region *out)
+{
+    const char *device = d == st->host ? "cpu" : st->device;
+    return keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out);
+}

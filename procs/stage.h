@@ -1,0 +1,68 @@
+/* stage.h - the shell that text, dit, vae and gateway share: arguments, lease, regions, loop, beat.
+ *
+ * A stage is a plain foreground program: `longlived-NAME --run DIR [--ready-fd N]`. It reads
+ * DIR/config.ini, takes the lease on its name, opens its model and regions, writes a newline to the
+ * ready fd, and then works in steps until SIGTERM (which drains) or until the keeper is gone. On a
+ * fault it logs one line (`ev=exit status=NN msg="..."`) and exits with the status of the code.
+ *
+ * The ledger's counters say what work there is; bells only shorten the wait for it.
+ */
+#ifndef PROCS_STAGE_H
+#define PROCS_STAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/dev.h"
+#include "common/err.h"
+#include "ipc/keeper.h"
+#include "ipc/ledger.h"
+#include "ipc/sock.h"
+
+enum { STAGE_POLL_MS = 5 };
+
+struct stage {
+    const char *run_dir;
+    struct conf conf;
+    struct dev *host; /* "cpu": host regions */
+    struct dev *dev;  /* where this stage computes; the same device as host if that is the CPU */
+    const char *device;
+    struct keeper *keeper;
+    struct region ledger_region;
+    struct ledger *ledger;
+    struct ledger_head *head; /* our page */
+    struct bells *bells;
+    uint64_t incarnation;
+    int64_t unit_began_ns;
+    int64_t allocs_at_ready;
+    bool is_draining; /* SIGTERM came */
+    bool is_ready;
+};
+
+struct stage_def {
+    enum ledger_writer writer;
+    /* Opens model and regions; *self is handed to step and close. */
+    err_t (*open)(struct stage *st, void **self);
+    /* At most one unit of work. *did_work false: nothing to do now. *is_done: the drain is over. */
+    err_t (*step)(struct stage *st, void *self, bool *did_work, bool *is_done);
+    void (*close)(void **self);
+    /* Longest wait for a bell when there is nothing to do; NULL: STAGE_POLL_MS. */
+    int32_t (*wait_ms)(struct stage *st, void *self);
+};
+
+/* main() of a stage; the exit status. */
+int stage_main(int argc, char **argv, const struct stage_def *def);
+
+/* Sign of life inside a unit: call at least once a layer. Re-arms the alarm that ends a hung stage
+ * under any supervisor. */
+void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit);
+/* Around a unit: durations for status. */
+void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit);
+void stage_unit_end(struct stage *st);
+
+/* A region of ours on the stage's own device, or on the host. */
+MUST_USE err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
+                            uint64_t layout, const uint8_t *identity, struct region *out);
+
+#endif

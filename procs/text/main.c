@@ -1,0 +1,183 @@
+/* main.c - longlived-text: prompts in the ledger's script to embeddings in region `prompts`.
+ *
+ * It works from the script alone: the first prompt that is still to be decided and whose embedding
+ * the table lacks is encoded next. So a restart needs to know nothing, and a lost bell loses 5 ms.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "ipc/prompts.h"
+#include "kernels/ops.h"
+#include "procs/stage.h"
+#include "procs/text/store.h"
+#include "procs/text/tokenizer.h"
+#include "procs/text/umt5.h"
+#include "procs/weights.h"
+
+struct text_stage {
+    struct stage *st;
+    struct weights *weights;
+    struct umt5 *model;
+    struct region weights_region, prompts_region;
+    struct prompts *prompts;
+    struct store *store; /* NULL: no cache.file */
+    int32_t *ids;        /* [text_len] */
+    char *text;          /* one prompt, NUL-terminated */
+};
+
+static void on_layer(void *self)
+{
+    struct text_stage *p = self;
+    stage_beat(p->st, PHASE_ENCODE, ledger_read(&p->st->head->unit));
+}
+
+static void text_close(void **self)
+{
+    struct text_stage *p = *self;
+    if (!p) return;
+    store_close(&p->store);
+    free(p->ids);
+    free(p->text);
+    umt5_close(&p->model);
+    weights_close(&p->weights);
+    region_unmap(&p->weights_region);
+    region_unmap(&p->prompts_region);
+    ops_close(p->st->dev);
+    free(p);
+    *self = NULL;
+}
+
+/* Newest records first, until the table is full. */
+static err_t load_store(struct text_stage *p)
+{
+    err_t e = OK;
+    const struct conf *c = &p->st->conf;
+    const size_t n = (size_t)c->text.text_len * (size_t)c->text.dim;
+    float *row = NULL;
+    uint8_t key[PROMPT_KEY_BYTES];
+    int32_t n_tokens, n_full;
+    if (!c->cache.file[0]) return OK;
+    TRY(store_open(&p->store, c->cache.file, c));
+    if (!p->prompts_region.is_new) return OK; /* a restart: the table already holds them */
+    row = malloc(n * sizeof *row);
+    if (!row) return FAIL(ERR_NOMEM, "prompt store");
+    for (int64_t i = store_count(p->store) - 1; i >= 0; i--) {
+        if (prompts_count(p->prompts) == c->cache.prompts) break;
+        if (!store_read(p->store, i, key, row, &n_tokens, &n_full)) continue;
+        if (prompts_find(p->prompts, key) >= 0) continue;
+        const int32_t at = prompts_count(p->prompts);
+        memcpy(prompts_begin(p->prompts, at), row, n * sizeof *row);
+        prompts_commit(p->prompts, at, key, n_tokens, n_full);
+        ledger_add(&p->st->ledger->text.n_from_file, 1);
+    }
+out:
+    free(row);
+    return e;
+}
+
+static err_t text_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    const struct conf *c = &st->conf;
+    struct text_stage *p = calloc(1, sizeof *p);
+    if (!p) return FAIL(ERR_NOMEM, "text");
+    *self = p;
+    p->st = st;
+    p->ids = malloc((size_t)c->text.text_len * sizeof *p->ids);
+    p->text = malloc(PROMPT_BYTES_MAX + 1);
+    if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
+    TRY(ops_open(st->dev));
+    TRY(weights_open(&p->weights));
+    TRY(umt5_open(&p->model, st->dev, c, p->weights));
+    TRY(weights_map(p->weights, st, "text", &p->weights_region));
+    TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
+                     &p->prompts_region));
+    p->prompts = p->prompts_region.data;
+    prompts_format(p->prompts, c);
+    TRY(load_store(p));
+    ledger_publish(&st->ledger->text.n_entries, (uint64_t)prompts_count(p->prompts));
+out:
+    return e;
+}
+
+static int64_t last_decided(const struct ledger *l)
+{
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    return n ? l->decisions[n - 1].script : -1;
+}
+
+/* The next script record whose embedding is needed and missing; -1: none. */
+static int64_t next_missing(struct text_stage *p)
+{
+    struct ledger *l = p->st->ledger;
+    const int64_t n = (int64_t)ledger_read(&l->gateway.n_scripts);
+    const int64_t seen = (int64_t)ledger_read(&l->text.n_scripts_seen);
+    const int64_t decided = last_decided(l);
+    for (int64_t i = decided + 1 < seen ? decided + 1 : seen; i < n; i++) {
+        const struct ledger_script *s = &l->scripts[i];
+        const bool is_prewarm = s->at_block == SCRIPT_PREWARM;
+        const bool is_needed = is_prewarm ? i >= seen
+                                          : i > decided && !ledger_session_is_over(l, s->session);
+        if (is_needed && prompts_find(p->prompts, s->key) < 0) return i;
+        if (i >= seen) ledger_publish(&l->text.n_scripts_seen, (uint64_t)i + 1);
+    }
+    return -1;
+}
+
+static err_t encode(struct text_stage *p, int64_t script, int32_t at, bool evicts)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    struct ledger *l = st->ledger;
+    const struct ledger_script *s = &l->scripts[script];
+    int32_t n_full;
+
+    stage_unit_begin(st, PHASE_ENCODE, (uint64_t)script);
+    memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
+    p->text[s->n_text_bytes] = '\0';
+    const int32_t n =
+        tokenizer_bytes(p->text, st->conf.text.vocab, st->conf.text.text_len, p->ids, &n_full);
+    if (n_full > n) log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
+    float *row = prompts_begin(p->prompts, at);
+    TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));
+    prompts_commit(p->prompts, at, s->key, n, n_full);
+    if (p->store) TRY(store_append(p->store, s->key, row, n, n_full));
+    ledger_add(&l->text.n_encoded, 1);
+    if (evicts) ledger_add(&l->text.n_evictions, 1);
+    ledger_publish(&l->text.n_entries, (uint64_t)prompts_count(p->prompts));
+    ledger_publish(&st->head->n_ops, ops_count());
+    stage_unit_end(st);
+    bells_ring(st->bells, WRITER_DIT);
+    bells_ring(st->bells, WRITER_GATEWAY);
+out:
+    return e;
+}
+
+static err_t text_step(struct stage *st, void *self, bool *did_work, bool *is_done)
+{
+    struct text_stage *p = self;
+    bool evicts;
+    if (st->is_draining) {
+        *is_done = true;
+        return OK;
+    }
+    const int64_t script = next_missing(p);
+    if (script < 0) return OK;
+    const int32_t at = prompts_victim(p->prompts, st->ledger, last_decided(st->ledger), script,
+                                      &evicts);
+    if (at < 0) return OK; /* every entry is still to be used: room comes with the next decision */
+    *did_work = true;
+    return encode(p, script, at, evicts);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct stage_def def = {
+        .writer = WRITER_TEXT,
+        .open = text_open,
+        .step = text_step,
+        .close = text_close,
+    };
+    return stage_main(argc, argv, &def);
+}

@@ -1,0 +1,148 @@
+/* main.c - longlived-vae: clean latents in, RGB frames out, one latent a unit.
+ *
+ * Regions written: vae.0, frames.0, our page of the ledger. The model is vae.c.
+ */
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "ipc/frames.h"
+#include "ipc/latents.h"
+#include "kernels/ops.h"
+#include "procs/stage.h"
+#include "procs/vae/vae.h"
+#include "procs/weights.h"
+
+struct vae_stage {
+    struct stage *st;
+    struct weights *weights;
+    struct vae *model;
+    struct region weights_region, state_region, latents_region, frames_region;
+    struct latents latents;
+    struct frames frames;
+    void *memory;
+    struct tensor latent, rgb; /* [z, Y, X] f32; [4, 8Y, 8X, 3] u8 */
+};
+
+static void on_stage(void *self)
+{
+    struct vae_stage *p = self;
+    stage_beat(p->st, PHASE_DECODE, ledger_read(&p->st->head->unit));
+}
+
+static void vae_stage_close(void **self)
+{
+    struct vae_stage *p = *self;
+    if (!p) return;
+    dev_free(p->st->dev, &p->memory);
+    vae_close(&p->model);
+    weights_close(&p->weights);
+    region_unmap(&p->weights_region);
+    region_unmap(&p->state_region);
+    region_unmap(&p->latents_region);
+    region_unmap(&p->frames_region);
+    ops_close(p->st->dev);
+    free(p);
+    *self = NULL;
+}
+
+static err_t open_regions(struct vae_stage *p)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct conf *c = &st->conf;
+    TRY(weights_map(p->weights, st, "vae", &p->weights_region));
+    TRY(stage_region(st, st->dev, "vae.0", vae_state_bytes(p->model), VAE_LAYOUT, NULL,
+                     &p->state_region));
+    vae_bind_state(p->model, p->state_region.data);
+    TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
+                     &p->latents_region));
+    latents_open(&p->latents, c, p->latents_region.data);
+    TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
+                     &p->frames_region));
+    frames_open(&p->frames, c, p->frames_region.data);
+out:
+    return e;
+}
+
+static err_t vae_stage_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    const struct conf *c = &st->conf;
+    struct vae_stage *p = calloc(1, sizeof *p);
+    if (!p) return FAIL(ERR_NOMEM, "vae");
+    *self = p;
+    p->st = st;
+    TRY(ops_open(st->dev));
+    TRY(weights_open(&p->weights));
+    TRY(vae_open(&p->model, st->dev, c, p->weights));
+
+    const size_t latent_bytes = (size_t)latents_values(c) * sizeof(float);
+    TRY(dev_alloc(st->dev, latent_bytes + VAE_FRAMES_MAX * (size_t)conf_frame_bytes(c),
+                  &p->memory));
+    p->latent = TENSOR(p->memory, DTYPE_F32, c->model.latent_channels, c->model.latent_rows,
+                       c->model.latent_cols);
+    p->rgb = TENSOR((char *)p->memory + latent_bytes, DTYPE_U8, VAE_FRAMES_MAX, conf_height_px(c),
+                    conf_width_px(c), 3);
+    TRY(open_regions(p));
+out:
+    return e;
+}
+
+/* Decodes latent l, counted over the ledger, and commits it. */
+static err_t decode(struct vae_stage *p, int64_t l, int64_t r, int64_t first_frame, int32_t n)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    const struct tensor rgb = tensor_rows(p->rgb, 0, n);
+    stage_unit_begin(st, PHASE_DECODE, (uint64_t)l);
+    TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, l), tensor_bytes(p->latent)));
+    TRY(vae_decode(p->model, rgb, p->latent, r, on_stage, p));
+    for (int32_t i = 0; i < n; i++)
+        TRY(dev_download(st->dev, frames_at(&p->frames, first_frame + i),
+                         tensor_rows(rgb, i, 1).data, (size_t)p->frames.n_bytes));
+    TRY(dev_sync(st->dev));
+    ledger_publish(&st->ledger->vae.n_latents, (uint64_t)l + 1);
+    stage_unit_end(st);
+    bells_ring(st->bells, WRITER_GATEWAY);
+    bells_ring(st->bells, WRITER_DIT);
+out:
+    return e;
+}
+
+static err_t vae_stage_step(struct stage *st, void *self, bool *did_work, bool *is_done)
+{
+    err_t e = OK;
+    struct vae_stage *p = self;
+    const struct ledger *ledger = st->ledger;
+    const int64_t NB = st->conf.dit.block, l = (int64_t)ledger_read(&ledger->vae.n_latents);
+    if (st->is_draining) {
+        *is_done = true;
+        return OK;
+    }
+    if (l >= NB * (int64_t)ledger_read(&ledger->dit.n_latents_blocks)) return OK;
+
+    const int64_t at = ledger_session_of(ledger, l / NB);
+    MUST(at >= 0); /* dit made this latent for a session */
+    const struct ledger_session *s = &ledger->sessions[at];
+    const int64_t r = l - s->first_block * NB;
+    const int64_t first_frame = s->first_frame + ledger_frames_of(r);
+    const int32_t n = r == 0 ? 1 : VAE_FRAMES_MAX;
+    if (first_frame + n > (int64_t)ledger_read(&ledger->gateway.n_committed) + p->frames.n_slots)
+        return OK; /* the gateway has not taken what is in those slots */
+    TRY(decode(p, l, r, first_frame, n));
+    *did_work = true;
+    ledger_publish(&st->head->n_ops, ops_count());
+out:
+    return e;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct stage_def def = {
+        .writer = WRITER_VAE,
+        .open = vae_stage_open,
+        .step = vae_stage_step,
+        .close = vae_stage_close,
+    };
+    return stage_main(argc, argv, &def);
+}

@@ -1,0 +1,36 @@
+/* vae.h - the causal 3-D VAE's decoder, one latent at a time, its state in durable memory.
+ *
+ * Wan Team 2025 (arXiv:2503.20314), section 4.1. Widths 4d 4d 4d 2d d for base width d, three
+ * residual blocks a stage, space doubled three times, time twice. Every causal convolution needs the
+ * last two frames of its input: its history. Histories are kept twice and used in turn, by parity of
+ * the latent's index: decoding latent r reads set r mod 2 and writes set (r + 1) mod 2, so a decode
+ * that is cut short can be done again. Latent 0 of a session zeroes both sets as its first act.
+ *
+ * The two temporal upsamplers skip their time convolution on latent 0, and on latent 1 it sees a
+ * history of zeros; so latent 0 gives one RGB frame and every later one four.
+ *
+ * Keys are those of Wan2.1_VAE.pth (`conv2.*`, `decoder.*`).
+ */
+#ifndef PROCS_VAE_VAE_H
+#define PROCS_VAE_VAE_H
+
+#include "common/conf.h"
+#include "procs/weights.h"
+
+enum { VAE_LAYOUT = 1, VAE_FRAMES_MAX = 4 };
+
+struct vae;
+
+MUST_USE err_t vae_open(struct vae **out, struct dev *d, const struct conf *c, struct weights *w);
+void vae_close(struct vae **v);
+
+/* Region `vae.N`: both history sets. */
+uint64_t vae_state_bytes(const struct vae *v);
+void vae_bind_state(struct vae *v, void *base);
+
+/* Decodes the session's latent r: [z, Y, X] f32 on the device to rgb u8 [n, 8Y, 8X, 3] on the
+ * device, n = 1 for r = 0, else 4. beat(self) is called once a stage. */
+MUST_USE err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
+                          void (*beat)(void *self), void *self);
+
+#endif

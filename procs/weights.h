@@ -1,0 +1,40 @@
+/* weights.h - a model's weights: declared once by name and shape, then mapped and filled.
+ *
+ * A model declares its tensors under the names that they have in the public checkpoints (docs say
+ * which). weights_map binds them to region weights.STAGE, which outlives the process, and fills it
+ * when it is not sealed: `random:SEED` draws each tensor from the sequence (SEED, name), so that
+ * the same seed gives the same bits on every device.
+ */
+#ifndef PROCS_WEIGHTS_H
+#define PROCS_WEIGHTS_H
+
+#include "common/tensor.h"
+#include "procs/stage.h"
+
+struct weights;
+
+MUST_USE err_t weights_open(struct weights **out);
+void weights_close(struct weights **w); /* the tensors stay bound: their memory is the region's */
+
+/* Room for one tensor; *at gets its shape now and its data in weights_map. `at` must stay put. */
+MUST_USE err_t weights_room(struct weights *w, struct tensor *at, int32_t rank,
+                            const int32_t *shape);
+/* Rows [first, first + n) of a tensor that has room are the checkpoint's tensor `name`; random
+ * weights are mean + std * N(0,1). */
+MUST_USE err_t weights_name(struct weights *w, const struct tensor *at, int32_t first, int32_t n,
+                            float mean, float std, const char *fmt, ...)
+    __attribute__((format(printf, 7, 8)));
+
+size_t weights_bytes(const struct weights *w);
+int32_t weights_count(const struct weights *w);
+
+/* Binds the tensors to memory of weights_bytes bytes. */
+void weights_bind(struct weights *w, void *base);
+/* Fills every named row range from `source` ("random:SEED"). */
+MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source);
+
+/* Region weights.NAME of this stage, bound, filled, sealed. */
+MUST_USE err_t weights_map(struct weights *w, struct stage *st, const char *name,
+                           struct region *region);
+
+#endif
