@@ -1,0 +1,254 @@
+/* main.c - longlived-ctl: the command line's messages to the gateway, apart from it because it has
+ * ZeroMQ.
+ *
+ *   longlived-ctl prompt --run DIR TEXT   a new prompt; prints the receipt once it is decided
+ *   longlived-ctl feed --run DIR          the same for every line of standard input
+ *   longlived-ctl finish --run DIR        the running session finishes its block and file
+ *
+ * A request has a random number; it is sent again every second until it is answered, and the
+ * gateway takes it once. Nobody answers for 60 s: exit 75.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/prompt.h"
+#include "ipc/msg.h"
+#include "ipc/sock.h"
+
+#define AGAIN_NS ((int64_t)NS_PER_S)
+#define GIVE_UP_NS ((int64_t)60 * NS_PER_S)
+enum { FLIGHTS = 32, WAIT_MS = 100 };
+
+/* A request on its way: unanswered while request != 0. */
+struct flight {
+    uint64_t request;
+    int64_t first_ns, sent_ns;
+    size_t n_bytes;
+    uint8_t bytes[PROMPT_BYTES_MAX + 256];
+};
+
+struct ctl {
+    struct client *client;
+    struct flight flights[FLIGHTS];
+    int32_t n_flights;
+    bool is_feed;          /* a refused line is one line; the next may be taken */
+    char line[PROMPT_BYTES_MAX + 2];
+    int32_t n_line;
+    bool is_cut, is_eof;
+};
+
+static struct msg msg; /* 16 KiB, and one at a time */
+static uint8_t reply[SOCK_MESSAGE_MAX];
+
+static err_t new_request(uint64_t *out)
+{
+    *out = 0;
+    while (*out == 0)
+        if (getrandom(out, sizeof *out, 0) != sizeof *out)
+            return FAIL(ERR_AGAIN, "random number: %s", strerror(errno));
+    *out >>= 1; /* fits an int64 of any reader's */
+    if (*out == 0) *out = 1;
+    return OK;
+}
+
+/* Puts it on its way. text NULL: FINISH. */
+static err_t request(struct ctl *c, enum msg_type type, const char *text)
+{
+    err_t e = OK;
+    struct flight *f = c->flights;
+    while (f->request != 0) f++;
+    MUST(f < c->flights + FLIGHTS);
+    memset(&msg, 0, sizeof msg);
+    msg.type = type;
+    TRY(new_request(&msg.request));
+    snprintf(msg.text, sizeof msg.text, "%s", text ? text : "");
+    f->n_bytes = msg_pack(&msg, f->bytes, sizeof f->bytes);
+    MUST(f->n_bytes > 0);
+    f->first_ns = f->sent_ns = now_ns();
+    TRY(client_send(c->client, f->bytes, f->n_bytes));
+    f->request = msg.request;
+    c->n_flights++;
+out:
+    return e;
+}
+
+static void done(struct ctl *c, struct flight *f)
+{
+    f->request = 0;
+    c->n_flights--;
+}
+
+static err_t send_again(struct ctl *c)
+{
+    err_t e = OK;
+    const int64_t at_ns = now_ns();
+    for (struct flight *f = c->flights; f < c->flights + FLIGHTS; f++) {
+        if (f->request == 0) continue;
+        if (at_ns - f->first_ns > GIVE_UP_NS) {
+            done(c, f);
+            if (!c->is_feed) return FAIL(ERR_TIMEOUT, "the gateway does not answer");
+            fprintf(stderr, "longlived: a prompt was not answered\n");
+        } else if (at_ns - f->sent_ns > AGAIN_NS) {
+            f->sent_ns = at_ns;
+            TRY(client_send(c->client, f->bytes, f->n_bytes));
+        }
+    }
+out:
+    return e;
+}
+
+static err_t code_of(int64_t status)
+{
+    for (int c = ERR_USAGE; c < ERR_CODES; c++)
+        if (err_exit_status((err_t)c) == status) return (err_t)c;
+    return ERR_BUG;
+}
+
+/* An answer that is not ours, or a second one to the same request, is nobody's. */
+static err_t take_reply(struct ctl *c, size_t n_bytes)
+{
+    struct flight *f = c->flights;
+    if (msg_unpack(&msg, reply, n_bytes) != OK) return OK;
+    if (msg.request == 0) return OK;
+    while (f < c->flights + FLIGHTS && f->request != msg.request) f++;
+    if (f == c->flights + FLIGHTS) return OK;
+    if (msg.type == MSG_RECEIPT) {
+        printf("block %" PRId64 "  latent %" PRId64 "  frame %" PRId64 "  at %.2f s\n", msg.block,
+               msg.latent, msg.frame, (double)msg.time_ms / 1000);
+        fflush(stdout);
+        done(c, f);
+    } else if (msg.type == MSG_REFUSED) {
+        done(c, f);
+        if (!c->is_feed) return FAIL(code_of(msg.status), "%s", msg.text);
+        fprintf(stderr, "longlived: %s\n", msg.text);
+    }
+    return OK;
+}
+
+/* Sends again, and waits for an answer or for input. *has_input: extra_fd woke us. */
+static err_t turn(struct ctl *c, int extra_fd, bool *has_input)
+{
+    err_t e = OK;
+    size_t n_bytes = 0;
+    *has_input = false;
+    TRY(send_again(c));
+    e = client_wait(c->client, WAIT_MS, extra_fd, reply, sizeof reply, &n_bytes);
+    if (e == ERR_TIMEOUT) return OK;
+    TRY(e);
+    if (n_bytes > 0) return take_reply(c, n_bytes);
+    *has_input = true;
+out:
+    return e;
+}
+
+static err_t ask_once(struct ctl *c, enum msg_type type, const char *text)
+{
+    err_t e = OK;
+    bool has_input;
+    TRY(request(c, type, text));
+    while (c->n_flights > 0) TRY(turn(c, -1, &has_input));
+out:
+    return e;
+}
+
+/* --- feed -------------------------------------------------------------------------------------- */
+
+static err_t end_line(struct ctl *c)
+{
+    char clean[PROMPT_BYTES_MAX + 1];
+    err_t e = OK;
+    const int32_t n = c->n_line;
+    const bool was_cut = c->is_cut;
+    c->n_line = 0;
+    c->is_cut = false;
+    if (was_cut) {
+        fprintf(stderr, "longlived: a prompt of more than %d bytes was not taken\n",
+                PROMPT_BYTES_MAX);
+        return OK;
+    }
+    if (strspn(c->line, " \t\r") == (size_t)n) return OK; /* nothing said */
+    if (prompt_clean(c->line, (size_t)n, clean, sizeof clean) != OK) {
+        fprintf(stderr, "longlived: %s\n", err_text());
+        return OK;
+    }
+    TRY(request(c, MSG_PROMPT, clean));
+out:
+    return e;
+}
+
+/* A line at most: what is behind it stays in the pipe, so that no more than FLIGHTS are out. */
+static err_t take_input(struct ctl *c)
+{
+    char byte;
+    err_t e = OK;
+    const ssize_t n = read(STDIN_FILENO, &byte, 1);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) return OK;
+    if (n <= 0) c->is_eof = true;
+    if (n == 1 && byte != '\n') {
+        if (c->n_line < PROMPT_BYTES_MAX)
+            c->line[c->n_line++] = byte;
+        else
+            c->is_cut = true;
+        return OK;
+    }
+    c->line[c->n_line] = 0;
+    TRY(end_line(c));
+out:
+    return e;
+}
+
+static err_t feed(struct ctl *c)
+{
+    err_t e = OK;
+    bool has_input;
+    c->is_feed = true;
+    while (!c->is_eof || c->n_flights > 0) {
+        const bool may_read = !c->is_eof && c->n_flights < FLIGHTS;
+        TRY(turn(c, may_read ? STDIN_FILENO : -1, &has_input));
+        if (has_input) TRY(take_input(c));
+    }
+out:
+    return e;
+}
+
+/* --- the process ------------------------------------------------------------------------------- */
+
+static err_t run(int argc, char **argv)
+{
+    static struct ctl c;
+    err_t e = OK;
+    char clean[PROMPT_BYTES_MAX + 1];
+    const char *verb = argc > 1 ? argv[1] : "";
+    const bool is_prompt = strcmp(verb, "prompt") == 0;
+    if (argc != (is_prompt ? 5 : 4) || strcmp(argv[2], "--run") != 0)
+        return FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
+    if (is_prompt) TRY(prompt_clean(argv[4], strlen(argv[4]), clean, sizeof clean));
+    TRY(client_open(&c.client, argv[3]));
+    if (is_prompt)
+        TRY(ask_once(&c, MSG_PROMPT, clean));
+    else if (strcmp(verb, "feed") == 0)
+        TRY(feed(&c));
+    else if (strcmp(verb, "finish") == 0)
+        TRY(ask_once(&c, MSG_FINISH, NULL));
+    else
+        e = FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
+out:
+    client_close(&c.client);
+    return e;
+}
+
+int main(int argc, char **argv)
+{
+    log_open("ctl");
+    const err_t e = run(argc, argv);
+    if (e != OK) fprintf(stderr, "longlived: %s\n", err_text());
+    return err_exit_status(e);
+}

@@ -1,0 +1,261 @@
+/* args.c - see args.h. */
+#include "procs/supervisor/args.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
+
+#define ON(c) (1u << CMD_##c)
+#define ON_ALL 0xffffffffu
+#define ON_RUNS (ON(UP) | ON(GENERATE) | ON(SERVE))
+#define ON_SESSIONS (ON(GENERATE) | ON(SERVE))
+#define ON_CONF (ON_RUNS | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR))
+
+static const struct option {
+    const char *name;
+    char letter;
+    enum kind kind;
+    size_t at;
+    unsigned on; /* which commands */
+    const char *value, *help;
+} options[] = {
+    {"help", 'h', FLAG, offsetof(struct args, wants_help), ON_ALL, NULL, "this text"},
+    {"config", 'c', TEXT, offsetof(struct args, conf), ON_CONF, "FILE",
+     "configuration; default configs/demo.ini beside the programs"},
+    {"set", 0, SETS, offsetof(struct args, sets), ON_CONF, "S.K=V",
+     "sets a key of the configuration; may be repeated"},
+    {"run", 0, TEXT, offsetof(struct args, run), ON_CONF, "DIR",
+     "run directory; default /dev/shm/longlived-UID/main, for generate one of its own"},
+    {"output", 'o', TEXT, offsetof(struct args, out), ON_SESSIONS, "OUT",
+     "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
+    {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},
+    {"script", 0, TEXT, offsetof(struct args, script), ON(GENERATE), "FILE",
+     ".jsonl: a video a line, with switches; .txt: a prompt a line, each a video"},
+    {"blocks", 0, COUNT, offsetof(struct args, n_blocks), ON(GENERATE), "N",
+     "length in blocks; default 40"},
+    {"seconds", 0, SECONDS, offsetof(struct args, seconds_ms), ON(GENERATE), "S",
+     "length in seconds, rounded up to a block"},
+    {"seed", 0, NUMBER, offsetof(struct args, seed), ON_SESSIONS, "N",
+     "seed of the noise; default run.seed"},
+    {"hashes", 0, TEXT, offsetof(struct args, hashes), ON_SESSIONS, "FILE",
+     "writes `index sha256` of every raw RGB24 frame"},
+    {"prewarm", 0, TEXT, offsetof(struct args, prewarm), ON_SESSIONS, "FILE",
+     "encodes these prompts before they are asked for; a prompt a line, or .jsonl"},
+    {"quiet", 0, FLAG, offsetof(struct args, quiet), ON_SESSIONS, NULL, "no status line"},
+    {"progress", 0, TEXT, offsetof(struct args, progress), ON_SESSIONS, "json",
+     "status as JSON objects, one a line, on standard error"},
+    {"keep-run", 0, FLAG, offsetof(struct args, keep_run), ON_RUNS, NULL,
+     "leaves the logs in RUN_DIR/log"},
+    {"foreground", 0, FLAG, offsetof(struct args, foreground), ON(UP), NULL,
+     "stays, and tells what happens"},
+    {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS), NULL, "one JSON object"},
+    {"kill", 0, FLAG, offsetof(struct args, kill), ON(RESTART), NULL,
+     "by SIGKILL, as a crash; else it finishes its work"},
+    {"status-fd", 0, NUMBER, offsetof(struct args, status_fd), ON(UP), NULL, NULL},
+};
+enum { OPTIONS = sizeof options / sizeof *options };
+
+static const struct {
+    const char *name, *word, *summary;
+} commands[COMMANDS] = {
+    [CMD_UP] = {"up", NULL, "starts a pipeline in the background; returns when all serve"},
+    [CMD_DOWN] = {"down", NULL, "ends it: the running session finishes block and file"},
+    [CMD_STATUS] = {"status", NULL, "processes and counters of a running pipeline"},
+    [CMD_RESTART] = {"restart", "STAGE", "ends one process; returns when its successor serves"},
+    [CMD_GENERATE] = {"generate", NULL, "makes videos from prompts, as fast as it can"},
+    [CMD_SERVE] = {"serve", NULL, "live: an endless video; prompts from standard input"},
+    [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect"},
+    [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it"},
+    [CMD_HELP] = {"help", "[COMMAND | config]", "explains a command, or every key of the configuration"},
+};
+
+const char *args_name(enum command c)
+{
+    return commands[c].name;
+}
+
+void args_usage(FILE *f)
+{
+    fprintf(f, "usage: longlived COMMAND [options]\ncommands:");
+    for (int c = 0; c < COMMANDS; c++) fprintf(f, " %s", commands[c].name);
+    fprintf(f, "\nlonglived COMMAND --help explains one\n");
+}
+
+void args_help(FILE *f)
+{
+    fprintf(f, "usage: longlived COMMAND [options]\n\n");
+    for (int c = 0; c < COMMANDS; c++)
+        fprintf(f, "  %-10s%s\n", commands[c].name, commands[c].summary);
+    fprintf(f, "\nlonglived COMMAND --help explains one; longlived --version says which build.\n");
+}
+
+void args_help_command(enum command c, FILE *f)
+{
+    fprintf(f, "usage: longlived %s%s%s%s\n%s\n\n", commands[c].name,
+            c == CMD_HELP ? "" : " [options]", commands[c].word ? " " : "",
+            commands[c].word ? commands[c].word : "", commands[c].summary);
+    for (int i = 0; i < OPTIONS; i++) {
+        const struct option *o = &options[i];
+        char left[40];
+        if (!(o->on & (1u << c)) || !o->help) continue;
+        snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "",
+                 o->letter ? o->letter : ' ', o->letter ? ", " : "   ", o->name,
+                 o->value ? " " : "", o->value ? o->value : "");
+        fprintf(f, "  %-24s%s\n", left, o->help);
+    }
+}
+
+/* Whole decimal text from lo to hi. */
+static err_t read_int(const char *name, const char *text, int64_t lo, int64_t hi, int64_t *out)
+{
+    char *end;
+    errno = 0;
+    const long long v = strtoll(text, &end, 10);
+    if (errno != 0 || end == text || *end || v < lo || v > hi)
+        return FAIL(ERR_USAGE, "--%s %s: an integer from %lld to %lld", name, text, (long long)lo,
+                    (long long)hi);
+    *out = v;
+    return OK;
+}
+
+static err_t read_seconds(const char *name, const char *text, int64_t *out_ms)
+{
+    char *end;
+    const double s = strtod(text, &end);
+    if (end == text || *end || !(s > 0) || s > 1e8)
+        return FAIL(ERR_USAGE, "--%s %s: a number above 0, at most 1e8", name, text);
+    *out_ms = (int64_t)ceil(s * 1000);
+    return OK;
+}
+
+static err_t put(struct args *a, const struct option *o, const char *value)
+{
+    void *at = (char *)a + o->at;
+    switch (o->kind) {
+    case FLAG: *(bool *)at = true; return OK;
+    case TEXT: *(const char **)at = value; return OK;
+    case COUNT: return read_int(o->name, value, 1, ARGS_BLOCKS_MAX, at);
+    case NUMBER: return read_int(o->name, value, 0, INT64_MAX, at);
+    case SECONDS: return read_seconds(o->name, value, at);
+    case SETS:
+        if (a->n_sets == ARGS_SETS_MAX)
+            return FAIL(ERR_USAGE, "--set: at most %d", ARGS_SETS_MAX);
+        a->sets[a->n_sets++] = value;
+        return OK;
+    }
+    return FAIL(ERR_BUG, "option kind");
+}
+
+/* --name, --name=value, -x; NULL: no such. *value: what is behind the =, or NULL. */
+static const struct option *find(const char *arg, const char **value)
+{
+    *value = NULL;
+    if (arg[1] != '-') {
+        for (int i = 0; i < OPTIONS; i++)
+            if (options[i].letter && options[i].letter == arg[1] && !arg[2]) return &options[i];
+        return NULL;
+    }
+    const size_t n = strcspn(arg + 2, "=");
+    for (int i = 0; i < OPTIONS; i++)
+        if (strlen(options[i].name) == n && strncmp(options[i].name, arg + 2, n) == 0) {
+            if (arg[2 + n]) *value = arg + 2 + n + 1;
+            return &options[i];
+        }
+    return NULL;
+}
+
+static err_t parse_option(struct args *a, int *i, int argc, char **argv)
+{
+    const char *value, *arg = argv[*i];
+    const struct option *o = find(arg, &value);
+    const char *cmd = commands[a->cmd].name;
+    if (!o) return FAIL(ERR_USAGE, "%s: unknown option %s (longlived %s --help)", cmd, arg, cmd);
+    if (!(o->on & (1u << a->cmd)))
+        return FAIL(ERR_USAGE, "%s: has no option %s (longlived %s --help)", cmd, arg, cmd);
+    if (o->kind == FLAG && value) return FAIL(ERR_USAGE, "%s: --%s takes no value", cmd, o->name);
+    if (o->kind != FLAG && !value) {
+        if (*i + 1 >= argc) return FAIL(ERR_USAGE, "%s: %s needs a value", cmd, arg);
+        value = argv[++*i];
+    }
+    return put(a, o, value);
+}
+
+static err_t parse_command(struct args *a, const char *name)
+{
+    for (int c = 0; c < COMMANDS; c++)
+        if (strcmp(commands[c].name, name) == 0) {
+            a->cmd = (enum command)c;
+            return OK;
+        }
+    return FAIL(ERR_USAGE, "unknown command %s (longlived --help)", name);
+}
+
+err_t args_parse(struct args *a, int argc, char **argv)
+{
+    err_t e = OK;
+    *a = (struct args){.cmd = CMD_HELP, .seed = -1, .status_fd = -1};
+    if (argc < 2) return FAIL(ERR_USAGE, "no command");
+    if (strcmp(argv[1], "--version") == 0) {
+        a->wants_version = true;
+        return OK;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return OK;
+    TRY(parse_command(a, argv[1]));
+    bool is_words = false; /* after -- */
+    for (int i = 2; i < argc; i++) {
+        if (!is_words && strcmp(argv[i], "--") == 0) {
+            is_words = true;
+        } else if (!is_words && argv[i][0] == '-' && argv[i][1]) {
+            TRY(parse_option(a, &i, argc, argv));
+        } else if (a->word || !commands[a->cmd].word) {
+            return FAIL(ERR_USAGE, "%s: what is \"%.60s\"? (longlived %s --help)",
+                        commands[a->cmd].name, argv[i], commands[a->cmd].name);
+        } else {
+            a->word = argv[i];
+        }
+    }
+out:
+    return e;
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), n_end = strlen(end);
+    return n > n_end && strcmp(s + n - n_end, end) == 0;
+}
+
+static err_t check_out(const struct args *a)
+{
+    const bool is_serve = a->cmd == CMD_SERVE;
+    if (!a->out) return is_serve ? OK : FAIL(ERR_USAGE, "generate: -o OUT.mp4 or OUT.y4m?");
+    if (is_serve && strcmp(a->out, "-") == 0) return OK;
+    if (!ends_with(a->out, ".mp4") && !ends_with(a->out, ".y4m"))
+        return FAIL(ERR_USAGE, "%s: -o %s: .mp4 or .y4m%s", commands[a->cmd].name, a->out,
+                    is_serve ? ", or -" : "");
+    return OK;
+}
+
+err_t args_check(const struct args *a)
+{
+    err_t e = OK;
+    if (a->wants_help || a->cmd == CMD_HELP) return OK;
+    if (commands[a->cmd].word && !a->word)
+        return FAIL(ERR_USAGE, "%s: %s?", commands[a->cmd].name, commands[a->cmd].word);
+    if (a->progress && strcmp(a->progress, "json") != 0)
+        return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
+    if (a->cmd == CMD_GENERATE || a->cmd == CMD_SERVE) TRY(check_out(a));
+    if (a->cmd == CMD_GENERATE) {
+        if (!a->prompt == !a->script)
+            return FAIL(ERR_USAGE, "generate: one of --prompt TEXT and --script FILE");
+        if (a->n_blocks && a->seconds_ms)
+            return FAIL(ERR_USAGE, "generate: one of --blocks N and --seconds S");
+        if (a->script && !ends_with(a->script, ".jsonl") && !ends_with(a->script, ".txt"))
+            return FAIL(ERR_USAGE, "generate: --script %s: .jsonl or .txt", a->script);
+    }
+out:
+    return e;
+}
