@@ -1,0 +1,111 @@
+/* test_conf_check.c - relations between keys: each sentence, and the value just inside. */
+#include "common/conf.h"
+
+#include "tests/scratch.h"
+
+/* Sets assignments, separated by blanks, over the defaults, and checks. */
+static err_t check(const char *sets)
+{
+    struct conf c;
+    char text[400];
+    conf_default(&c);
+    snprintf(text, sizeof text, "%s", sets);
+    for (char *s = strtok(text, " "); s; s = strtok(NULL, " ")) want_ok(conf_set(&c, s));
+    return conf_check(&c);
+}
+
+static void test_what_is_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[][2] = {
+        {"dit.dim=1537", "dit.dim = 1537: not a multiple of dit.heads = 12"},
+        {"dit.dim=24 dit.heads=6", "dit.dim / dit.heads = 4: a head is even and at least 6 wide"},
+        {"dit.dim=14 dit.heads=2", "dit.dim / dit.heads = 7: a head is even and at least 6 wide"},
+        {"model.latent_rows=5", "model.latent_rows = 5: must be even"},
+        {"model.latent_cols=2047", "model.latent_cols = 2047: must be even"},
+        {"dit.freq_dim=33", "dit.freq_dim = 33: must be even"},
+        {"vae.base_dim=7", "vae.base_dim = 7: must be even"},
+        {"dit.sink=4", "dit.sink = 4: at most dit.block = 3"},
+        {"dit.window=8 dit.block=6", "dit.block = 6: at most dit.window - dit.sink = 5"},
+        {"dit.window=24 dit.block=3",
+         "dit.ring_latents = 64: at least dit.window + dit.block + 38 = 65"},
+        {"vae.ring_frames=24 dit.block=4 run.ahead_ms=0",
+         "vae.ring_frames = 24: at least 8 * dit.block = 32"},
+        {"run.ahead_ms=9000",
+         "run.ahead_ms = 9000: at 16 fps and vae.ring_frames = 56 from 0 to 2062"},
+        {"run.ahead_ms=2063", "from 0 to 2062"},
+        {"model.weights=file:x", "model.weights = file:x: random:SEED"},
+        {"model.weights=random:", "random:SEED"},
+        {"model.weights=random:-1", "random:SEED"},
+        {"model.weights=random:1x", "random:SEED"},
+        {"model.weights=random:18446744073709551616", "SEED from 0 to 18446744073709551615"},
+        {"text.tokenizer=spm", "text.tokenizer = spm: only bytes is known"},
+        {"dit.steps=1000,1000",
+         "dit.steps = 1000,1000: 1 to 5 integers from 1 to 1000, strictly decreasing"},
+        {"dit.steps=1001", "dit.steps = 1001: 1 to 5 integers"},
+        {"dit.steps=5,0", "dit.steps = 5,0: 1 to 5 integers"},
+        {"dit.steps=250,500", "strictly decreasing"},
+        {"dit.steps=6,5,4,3,2,1", "1 to 5 integers"},
+        {"dit.steps=5,", "1 to 5 integers"},
+        {"dit.steps=,5", "1 to 5 integers"},
+        {"dit.steps=5x", "1 to 5 integers"},
+        {"dit.steps=99999999999999999999", "1 to 5 integers"},
+        {"place.text=gpu", "place.text = gpu: cpu or cuda:N, N from 0 to 63"},
+        {"place.dit=cuda:", "place.dit = cuda:: cpu or cuda:N"},
+        {"place.vae=cuda:64", "place.vae = cuda:64: cpu or cuda:N"},
+        {"place.vae=cuda:1x", "cpu or cuda:N"},
+        {"place.vae=c", "cpu or cuda:N"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        want_fails(check(bad[i][0]), ERR_CONFIG, bad[i][1]);
+}
+
+static void test_what_is_just_inside(void **state)
+{
+    (void)state;
+    static const char *const good[] = {
+        "dit.dim=12 dit.heads=2",
+        "model.latent_rows=2048 model.latent_cols=2",
+        "dit.window=8 dit.block=5 run.ahead_ms=0",
+        "dit.window=23",
+        "dit.window=24 dit.ring_latents=65",
+        "vae.ring_frames=24 run.ahead_ms=62",
+        "run.ahead_ms=2062",
+        "model.weights=random:18446744073709551615",
+        "dit.steps=1000",
+        "dit.steps=5,4,3,2,1",
+        "place.dit=cuda:0 place.vae=cuda:63",
+    };
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) want_ok(check(good[i]));
+}
+
+/* Whatever the rate and the ring, the bound that the sentence names is the largest that passes. */
+static void test_the_named_bound_is_the_bound(void **state)
+{
+    (void)state;
+    for (int fps = 1; fps <= 120; fps += 7)
+        for (int ring = 24; ring < 400; ring += 13) {
+            char sets[200];
+            int most = -1;
+            snprintf(sets, sizeof sets, "run.fps=%d vae.ring_frames=%d run.ahead_ms=600000", fps,
+                     ring);
+            if (check(sets) == OK) continue;
+            assert_int_equal(sscanf(strstr(err_text(), "from 0 to "), "from 0 to %d", &most), 1);
+            snprintf(sets, sizeof sets, "run.fps=%d vae.ring_frames=%d run.ahead_ms=%d", fps, ring,
+                     most);
+            want_ok(check(sets));
+            snprintf(sets, sizeof sets, "run.fps=%d vae.ring_frames=%d run.ahead_ms=%d", fps, ring,
+                     most + 1);
+            assert_int_equal(check(sets), ERR_CONFIG);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_what_is_just_inside),
+        cmocka_unit_test(test_the_named_bound_is_the_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Runs the end-to-end tests: `run.py quick`, `run.py full`, or `run.py NAME ...` for single ones."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import harness  # noqa: E402
+import test_bad_input  # noqa: E402
+import test_cache  # noqa: E402
+import test_kill  # noqa: E402
+import test_live  # noqa: E402
+import test_video  # noqa: E402
+
+MODULES = [test_video, test_bad_input, test_live, test_cache, test_kill]
+
+
+def select(words):
+    quick = [t for m in MODULES for t in m.TESTS]
+    full = quick + [t for m in MODULES for t in getattr(m, "FULL", [])]
+    if words in ([], ["quick"]):
+        return quick
+    if words == ["full"]:
+        return full
+    return [t for t in full if any(w in t.__name__ for w in words)]
+
+
+if __name__ == "__main__":
+    os.chdir(harness.ROOT)
+    sys.exit(harness.main(select(sys.argv[1:])))

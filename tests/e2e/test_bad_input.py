@@ -1,0 +1,128 @@
+"""Bad input: the documented status and line, nothing left, nothing hung."""
+
+import os
+import time
+
+from harness import LONGLIVED, NANO, check, check_result, leftovers, run
+
+
+def write(tmp, name, data):
+    path = os.path.join(tmp, name)
+    with open(path, "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+def expect(args, status, pattern):
+    """Within seconds, one clear line, no trace."""
+    began = time.monotonic()
+    r = run(args, timeout=30)
+    check_result(r, status, pattern)
+    check(time.monotonic() - began < 10, "took %.1f s" % (time.monotonic() - began))
+    procs, dirs = leftovers()
+    check(not procs and not dirs, "left:", procs, dirs, "by", args)
+
+
+def with_ini(tmp, text):
+    return ["generate", "-c", write(tmp, "bad.ini", text), "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")]
+
+
+def test_command_line(tmp):
+    r = run([])
+    check_result(r, 2, "usage")
+    expect(["fly"], 2, "fly")
+    expect(["up", "--fast"], 2, "--fast")
+    expect(["generate", "-c", NANO, "-o", os.path.join(tmp, "v.y4m")], 2, "--prompt|--script")
+    expect(["generate", "-c", NANO, "--prompt", "x", "-o", os.path.join(tmp, "v.avi")], 2, "avi")
+    expect(["generate", "-c", NANO, "--prompt", "x", "--blocks", "0", "-o",
+            os.path.join(tmp, "v.y4m")], 2, "blocks")
+    for command in ("up", "down", "status", "restart", "generate", "serve", "prompt", "doctor"):
+        r = run([command, "--help"])
+        check(r.returncode == 0 and command in r.stdout and not r.stderr, command, "--help")
+    check(run(["help", "config"]).returncode == 0, "help config")
+
+
+def test_config(tmp):
+    expect(with_ini(tmp, "[dit]\nwindw = 12\n"), 78, r"bad\.ini:2: .*dit\.windw.*dit\.window")
+    expect(with_ini(tmp, "[dit]\nwindow = many\n"), 78, r"bad\.ini:2: .*dit\.window")
+    expect(with_ini(tmp, "[dit]\nwindow = 9999\n"), 78, r"dit\.window = 9999.*from \d+ to \d+")
+    expect(with_ini(tmp, "[ditt]\nwindow = 12\n"), 78, "ditt")
+    expect(with_ini(tmp, "[run]\nahead_ms = 60000\n"), 78, "ahead_ms")
+    expect(["generate", "-c", os.path.join(tmp, "none.ini"), "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")], 66, "none.ini")
+    expect(["generate", "-c", NANO, "--set", "dit.sinks=3", "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")], 78, r"--set.*dit\.sinks.*dit\.sink")
+    expect(["generate", "-c", NANO, "--set", "place.dit=cuda:0", "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")], 69, "cuda:0")
+
+
+def test_prompts(tmp):
+    out = ["-o", os.path.join(tmp, "v.y4m")]
+    expect(["generate", "-c", NANO, "--prompt", ""] + out, 65, "empty")
+    expect(["generate", "-c", NANO, "--prompt", " \t "] + out, 65, "empty")
+    expect(["generate", "-c", NANO, "--prompt", "x" * 16385] + out, 65, "16384|16 KiB")
+    bad = write(tmp, "bad.txt", b"fine\n\xff\xfe\n")
+    expect(["generate", "-c", NANO, "--script", bad] + out, 65, r"bad\.txt:2: .*UTF-8")
+    r = run(["generate", "-c", NANO, "--prompt", "w" * 300, "--blocks", "1"] + out)
+    check_result(r, 0)
+    warnings = [line for line in r.stderr.splitlines() if "tokens" in line]
+    check(len(warnings) == 1, "one warning for a cut prompt:", r.stderr)
+
+
+def test_scripts(tmp):
+    def case(text, pattern, status=65):
+        path = write(tmp, "s.jsonl", text)
+        expect(["generate", "-c", NANO, "--script", path, "--blocks", "5", "-o",
+                os.path.join(tmp, "v.y4m")], status, pattern)
+
+    case('{"prompts": ["a"]}\n{"prompts": [}\n', r"s\.jsonl:2: ")
+    case('{"prompts": ["a", "b"], "switch": [3, 6]}\n', r"s\.jsonl:1: ")
+    case('{"prompts": ["a", "b", "c"], "switch": [6, 3]}\n', r"s\.jsonl:1: ")
+    case('{"prompts": []}\n', r"s\.jsonl:1: ")
+    case('{"prompts": ["a", ""], "switch": [3]}\n', r"s\.jsonl:1: ")
+    case('{"prompt": ["a"]}\n', r"s\.jsonl:1: .*prompts")
+    case('{"prompts": ["a", "b"], "switch": [999]}\n', r"999")
+    case("", "s.jsonl")
+    expect(["generate", "-c", NANO, "--script", os.path.join(tmp, "none.jsonl"), "-o",
+            os.path.join(tmp, "v.y4m")], 66, "none.jsonl")
+
+
+def test_outputs(tmp):
+    for out in ("/proc/v.y4m", os.path.join(tmp, "no", "v.y4m"), "/proc/v.mp4"):
+        expect(["generate", "-c", NANO, "--prompt", "x", "-o", out], 73, os.path.basename(out))
+    expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", "/proc/h", "-o",
+            os.path.join(tmp, "v.y4m")], 73, "/proc/h")
+    # Writable when asked, full when used: the job fails in words, what is there plays.
+    os.symlink("/dev/full", os.path.join(tmp, "full.y4m"))
+    expect(["generate", "-c", NANO, "--prompt", "x", "--blocks", "3", "--quiet", "-o",
+            os.path.join(tmp, "full.y4m")], 73, "full.y4m")
+
+
+def test_nobody_there(tmp):
+    run_dir = os.path.join(tmp, "none")
+    for command in (["down"], ["status"], ["prompt", "x"], ["restart", "dit"]):
+        expect(command + ["--run", run_dir], 69, ".")
+    expect(["prompt", "", "--run", run_dir], 65, "empty")
+
+
+def test_run_directory(tmp):
+    """A directory that is not ours is not touched."""
+    other = os.path.join(tmp, "precious")
+    os.mkdir(other)
+    write(tmp, "precious/file", "keep me")
+    expect(["generate", "-c", NANO, "--run", other, "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")], 78, "precious")
+    check(os.listdir(other) == ["file"], "a foreign directory was changed")
+
+
+def test_programs_alone(tmp):
+    """A stage run by hand says what it misses."""
+    import subprocess
+    for stage in ("keeper", "text", "dit", "vae", "gateway", "ctl"):
+        r = subprocess.run([LONGLIVED + "-" + stage], capture_output=True, text=True, timeout=20)
+        check(r.returncode == 2 and r.stderr.strip(), stage, r.returncode, r.stderr)
+
+
+TESTS = [test_command_line, test_config, test_prompts, test_scripts, test_outputs,
+         test_nobody_there, test_run_directory, test_programs_alone]

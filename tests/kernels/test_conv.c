@@ -1,0 +1,172 @@
+/* test_conv.c - the VAE's convolutions and channel moves against f64. */
+#include <math.h>
+
+#include "kernels/ops.h"
+#include "tests/check.h"
+
+struct shape {
+    int32_t n_t, n_y, n_x, n_c, n_o, n_kt, n_k;
+};
+
+/* p: whether y is the residual; else t[5]. */
+static err_t call(struct dev *d, const struct tensor *t, const void *p)
+{
+    return ops_conv3d(d, t[0], t[1], t[2], t[3], t[4], *(const int *)p ? t[0] : t[5]);
+}
+
+static err_t call_upsample(struct dev *d, const struct tensor *t, const void *p)
+{
+    (void)p;
+    return ops_upsample_conv(d, t[0], t[1], t[2], t[3]);
+}
+
+static err_t call_split_frames(struct dev *d, const struct tensor *t, const void *p)
+{
+    (void)p;
+    return ops_split_frames(d, t[0], t[1]);
+}
+
+static err_t call_split3(struct dev *d, const struct tensor *t, const void *p)
+{
+    (void)p;
+    return ops_split3(d, t[0], t[1], t[2], t[3]);
+}
+
+/* Input at frame t (negative: past), zero outside the picture. */
+static double input(struct shape h, const float *x, const float *past, int32_t t, int32_t y,
+                    int32_t xx, int32_t c)
+{
+    if (y < 0 || y >= h.n_y || xx < 0 || xx >= h.n_x) return 0;
+    const float *frames = t < 0 ? past : x;
+    const int32_t f = t < 0 ? t + h.n_kt - 1 : t;
+    return (double)frames[((f * h.n_y + y) * h.n_x + xx) * h.n_c + c];
+}
+
+static double *oracle(struct shape h, const float *x, const float *past, const float *w,
+                      const float *b)
+{
+    const int32_t n = h.n_t * h.n_y * h.n_x * h.n_o, pad = h.n_k / 2;
+    double *out = check_doubles(n);
+    for (int32_t at = 0; at < n; at++) {
+        const int32_t o = at % h.n_o, xx = at / h.n_o % h.n_x, y = at / h.n_o / h.n_x % h.n_y;
+        const int32_t t = at / h.n_o / h.n_x / h.n_y;
+        double sum = (double)b[o];
+        for (int32_t i = 0; i < h.n_kt * h.n_k * h.n_k * h.n_c; i++) {
+            const int32_t c = i % h.n_c, kx = i / h.n_c % h.n_k, ky = i / h.n_c / h.n_k % h.n_k;
+            const int32_t kt = i / h.n_c / h.n_k / h.n_k;
+            sum += (double)w[o * h.n_kt * h.n_k * h.n_k * h.n_c + i] *
+                   input(h, x, past, t + kt - (h.n_kt - 1), y + ky - pad, xx + kx - pad, c);
+        }
+        out[at] = sum;
+    }
+    return out;
+}
+
+/* residual: 0 none, 1 a tensor of its own, 2 y itself. */
+static void one(struct shape h, int residual)
+{
+    const int in_place = residual == 2;
+    const int32_t n = h.n_t * h.n_y * h.n_x * h.n_o, n_past = h.n_kt - 1;
+    float *x = check_floats((int64_t)h.n_t * h.n_y * h.n_x * h.n_c, 1);
+    float *past = check_floats((int64_t)n_past * h.n_y * h.n_x * h.n_c, 2);
+    float *w = check_floats((int64_t)h.n_o * h.n_kt * h.n_k * h.n_k * h.n_c, 3);
+    float *b = check_floats(h.n_o, 4), *add = check_floats(n, 5), *y = check_floats(n, 5);
+    double *want = oracle(h, x, past, w, b);
+    for (int32_t i = 0; residual && i < n; i++) want[i] += (double)add[i];
+    const struct check_arg out =
+        in_place ? BOTH(y, h.n_t, h.n_y, h.n_x, h.n_o) : OUT(y, h.n_t, h.n_y, h.n_x, h.n_o);
+    CHECK_OP(call, &in_place, out, IN(x, h.n_t, h.n_y, h.n_x, h.n_c),
+             n_past ? IN(past, n_past, h.n_y, h.n_x, h.n_c) : NONE,
+             IN(w, h.n_o, h.n_kt, h.n_k, h.n_k, h.n_c), IN(b, h.n_o),
+             residual == 1 ? IN(add, h.n_t, h.n_y, h.n_x, h.n_o) : NONE);
+    check_close(y, want, n, 1e-6);
+}
+
+/* One pixel; every kernel form; one row, one column; a chunk's edge inside a row; chunks bounded
+ * by the scratch (27 * 400 inputs a pixel). */
+static void test_conv3d(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {
+        {1, 1, 1, 1, 1, 1, 1},     {1, 1, 1, 3, 2, 3, 3},   {1, 5, 7, 4, 3, 1, 3},
+        {2, 4, 5, 6, 7, 3, 1},     {4, 7, 9, 5, 8, 3, 3},   {1, 1, 70, 3, 4, 3, 3},
+        {1, 70, 1, 3, 4, 1, 3},    {3, 33, 29, 3, 5, 3, 3}, {1, 23, 41, 9, 3, 1, 1},
+        {1, 30, 30, 400, 2, 3, 3},
+    };
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int residual = 0; residual < 3; residual++) one(shapes[i], residual);
+}
+
+/* Frames fed one by one, with the past kept by hand, are the frames fed at once. */
+static void test_conv3d_is_causal(void **state)
+{
+    (void)state;
+    enum { T = 5, Y = 4, X = 6, C = 3, O = 2, IN_FRAME = Y * X * C, OUT_FRAME = Y * X * O };
+    const int in_place = 0;
+    float *x = check_floats((T + 2) * IN_FRAME, 1), *w = check_floats(O * 27 * C, 2);
+    float *b = check_floats(O, 3), *all = check_floats(T * OUT_FRAME, 4);
+    float *each = check_floats(T * OUT_FRAME, 5);
+    CHECK_OP(call, &in_place, OUT(all, T, Y, X, O), IN(x + 2 * IN_FRAME, T, Y, X, C),
+             IN(x, 2, Y, X, C), IN(w, O, 3, 3, 3, C), IN(b, O), NONE);
+    for (int t = 0; t < T; t++)
+        CHECK_OP(call, &in_place, OUT(each + t * OUT_FRAME, 1, Y, X, O),
+                 IN(x + (t + 2) * IN_FRAME, 1, Y, X, C), IN(x + t * IN_FRAME, 2, Y, X, C),
+                 IN(w, O, 3, 3, 3, C), IN(b, O), NONE);
+    for (int i = 0; i < T * OUT_FRAME; i++) assert_true(fabsf(all[i] - each[i]) < 1e-5f);
+}
+
+static void test_upsample_conv(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {
+        {1, 1, 1, 1, 1, 1, 3}, {2, 3, 5, 4, 3, 1, 3}, {1, 17, 9, 12, 7, 1, 3}};
+    for (size_t i = 0; i < COUNT(shapes); i++) {
+        const struct shape h = shapes[i];
+        const struct shape up = {h.n_t, 2 * h.n_y, 2 * h.n_x, h.n_c, h.n_o, 1, 3};
+        const int32_t n_up = up.n_t * up.n_y * up.n_x;
+        float *x = check_floats((int64_t)h.n_t * h.n_y * h.n_x * h.n_c, 1);
+        float *big = check_floats((int64_t)n_up * h.n_c, 2), *y = check_floats(n_up * h.n_o, 3);
+        float *w = check_floats(h.n_o * 9 * h.n_c, 4), *b = check_floats(h.n_o, 5);
+        for (int32_t at = 0; at < n_up * h.n_c; at++) {
+            const int32_t c = at % h.n_c, xx = at / h.n_c % up.n_x;
+            const int32_t ty = at / h.n_c / up.n_x; /* 2Y is even: halves as one index */
+            big[at] = x[(ty / 2 * h.n_x + xx / 2) * h.n_c + c];
+        }
+        const double *want = oracle(up, big, NULL, w, b);
+        CHECK_OP(call_upsample, NULL, OUT(y, up.n_t, up.n_y, up.n_x, h.n_o),
+                 IN(x, h.n_t, h.n_y, h.n_x, h.n_c), IN(w, h.n_o, 1, 3, 3, h.n_c), IN(b, h.n_o));
+        check_close(y, want, (int64_t)n_up * h.n_o, 1e-6);
+    }
+}
+
+static void test_split_frames(void **state)
+{
+    (void)state;
+    enum { T = 3, Y = 5, X = 7, C = 9, N = 2 * T * Y * X * C };
+    float *x = check_floats(N, 1), *y = check_floats(N, 2);
+    CHECK_OP(call_split_frames, NULL, OUT(y, 2 * T, Y, X, C), IN(x, T, Y, X, 2 * C));
+    for (int at = 0; at < N; at++) {
+        const int c = at % C, p = at / C % (Y * X), tj = at / C / (Y * X);
+        assert_true(y[at] == x[(tj / 2 * Y * X + p) * 2 * C + tj % 2 * C + c]);
+    }
+}
+
+static void test_split3(void **state)
+{
+    (void)state;
+    enum { S = 37, C = 11 };
+    float *x = check_floats(S * 3 * C, 1), *y[3];
+    for (int i = 0; i < 3; i++) y[i] = check_floats(S * C, 2);
+    CHECK_OP(call_split3, NULL, OUT(y[0], S, C), OUT(y[1], S, C), OUT(y[2], S, C), IN(x, S, 3 * C));
+    for (int at = 0; at < S * 3 * C; at++)
+        assert_true(y[at % (3 * C) / C][at / (3 * C) * C + at % C] == x[at]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_conv3d),       TEST(test_conv3d_is_causal), TEST(test_upsample_conv),
+        TEST(test_split_frames), TEST(test_split3),
+    };
+    return cmocka_run_group_tests_name("conv", tests, NULL, NULL);
+}

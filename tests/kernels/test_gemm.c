@@ -1,0 +1,112 @@
+/* test_gemm.c - the linear ops against sums in f64. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/ops.h"
+#include "tests/check.h"
+
+enum what { LINEAR, GELU, ADD };
+
+static err_t call(struct dev *d, const struct tensor *t, const void *p)
+{
+    switch (*(const enum what *)p) {
+    case LINEAR:
+        return ops_linear(d, t[0], t[1], t[2], t[3]);
+    case GELU:
+        return ops_linear_gelu(d, t[0], t[1], t[2], t[3]);
+    default:
+        return ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
+    }
+}
+
+static double gelu(double z)
+{
+    return 0.5 * z * (1 + tanh(sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
+}
+
+/* One row; an odd shape; the tile's edge in rows, in columns, in both; the demo's layer. */
+static const int32_t shapes[][3] = {
+    {1, 1, 1},      {1, 70, 515},  {3, 5, 1},      {5, 33, 17},    {2, 1, 9},
+    {144, 16, 256}, {145, 9, 257}, {300, 31, 513}, {289, 260, 70}, {288, 256, 768},
+};
+
+static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
+{
+    const int32_t n_s = shape[0], n_i = shape[1], n_o = shape[2];
+    const int64_t n = (int64_t)n_s * n_o;
+    float *x = check_floats((int64_t)n_s * n_i, 1), *w = check_floats((int64_t)n_o * n_i, 2);
+    float *b = check_floats(n_o, 3), *gate = check_floats(n_o, 4), *y = check_floats(n, 5);
+    double *want = check_doubles(n);
+    for (int32_t s = 0; s < n_s; s++) {
+        for (int32_t o = 0; o < n_o; o++) {
+            double sum = has_b ? (double)b[o] : 0;
+            for (int32_t i = 0; i < n_i; i++)
+                sum += (double)x[(int64_t)s * n_i + i] * (double)w[(int64_t)o * n_i + i];
+            const int64_t at = (int64_t)s * n_o + o;
+            if (what == GELU) sum = gelu(sum);
+            if (what == ADD) sum = (double)y[at] + (has_gate ? (double)gate[o] : 1) * sum;
+            want[at] = sum;
+        }
+    }
+    const struct check_arg bias = has_b ? IN(b, n_o) : NONE;
+    const struct check_arg gated = has_gate ? IN(gate, n_o) : NONE;
+    const struct check_arg out = what == ADD ? BOTH(y, n_s, n_o) : OUT(y, n_s, n_o);
+    CHECK_OP(call, &what, out, IN(x, n_s, n_i), IN(w, n_o, n_i), bias, gated);
+    check_close(y, want, n, 1e-6);
+}
+
+static void test_linear(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int has_b = 0; has_b < 2; has_b++) one(LINEAR, shapes[i], has_b, 0);
+}
+
+static void test_linear_gelu(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int has_b = 0; has_b < 2; has_b++) one(GELU, shapes[i], has_b, 0);
+}
+
+static void test_linear_add(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int how = 0; how < 4; how++) one(ADD, shapes[i], how & 1, how >> 1);
+}
+
+/* PyTorch: gelu(x, approximate='tanh'). */
+static void test_gelu_known(void **state)
+{
+    (void)state;
+    enum what what = GELU;
+    float x[] = {0.0f, 1.0f, -1.0f, 3.0f, -3.0f, 20.0f, -20.0f}, w[] = {1.0f}, y[7];
+    static const double want[] = {0.0,        0.8411919906, -0.1588080094, 2.9963626990,
+                                  -0.0036373, 20.0,         -0.0};
+    CHECK_OP(call, &what, OUT(y, 7, 1), IN(x, 7, 1), IN(w, 1, 1), NONE, NONE);
+    for (int i = 0; i < 7; i++)
+        assert_true(fabs((double)y[i] - want[i]) <= 2e-7 * (1 + fabs(want[i])));
+}
+
+/* The identity gives the input back to the bit, whatever the tiling. */
+static void test_identity(void **state)
+{
+    (void)state;
+    enum { S = 150, C = 300 };
+    enum what what = LINEAR;
+    float *x = check_floats(S * C, 6), *y = check_floats(S * C, 7);
+    float *w = check_alloc(C * C * sizeof *w);
+    for (int i = 0; i < C; i++) w[i * C + i] = 1.0f;
+    CHECK_OP(call, &what, OUT(y, S, C), IN(x, S, C), IN(w, C, C), NONE, NONE);
+    assert_memory_equal(x, y, S * C * sizeof *x);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_linear),     TEST(test_linear_gelu), TEST(test_linear_add),
+        TEST(test_gelu_known), TEST(test_identity),
+    };
+    return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
+}

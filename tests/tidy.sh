@@ -1,0 +1,105 @@
+#!/bin/bash
+# The rules of docs/STYLE.md that a tool can check. Prints "ok RULE" or "not ok RULE" and the places.
+set -u
+cd "$(dirname "$0")/.."
+tier=${1:-quick}
+bad=0
+
+verdict() { # verdict RULE PLACES: no places, no fault
+    if [ -z "$2" ]; then
+        echo "ok $1"
+    else
+        printf '%s\n' "$2"
+        echo "not ok $1"
+        bad=1
+    fi
+}
+
+sources() { git ls-files --cached --others --exclude-standard "$@"; }
+
+# Layers: what the files of a folder may include.
+may() { # may PATHSPEC ALLOWED
+    sources "$1*.c" "$1*.h" "$1*.cu" | while read -r f; do
+        sed -n 's/^#include "\(.*\)"/\1/p' "$f" | grep -vE "^($2)/" | sed "s|^|$f: may not include |"
+    done
+}
+layers() {
+    may common/ 'common'
+    may kernels/ 'common|kernels'
+    may ipc/ 'common|ipc'
+    may procs/gateway/ 'common|ipc|procs/gateway|procs' | grep -v 'procs/stage.h' || true
+    # A model sees no socket: only its main.c and the shell do.
+    for p in text dit vae; do
+        for f in $(sources "procs/$p/*.[ch]" | grep -v main.c); do
+            case $f in procs/dit/plan.*) continue ;; esac # decisions: ledger, no model
+            sed -n 's/^#include "\(.*\)"/\1/p' "$f" |
+                grep -vE "^(common|kernels|procs/$p)/|^procs/weights.h" |
+                sed "s|^|$f: may not include |"
+        done
+    done
+    # Two processes meet in ipc/ alone.
+    for p in keeper text dit vae gateway supervisor ctl; do
+        grep -n '#include "procs/' $(sources "procs/$p/*.[ch]") /dev/null |
+            grep -vE "\"procs/($p/|stage.h|weights.h)" || true
+    done
+}
+verdict 'layers' "$(layers)"
+
+# Each third-party header has one owner.
+owner() { # owner HEADER FILES
+    grep -nE "#include <$1" $(sources '*.c' '*.h' '*.cu' | grep -v '^tests/\|^bench/') /dev/null |
+        grep -vE "^($2):" || true
+}
+owners() {
+    owner 'zmq' 'ipc/sock.c'
+    owner 'msgpack' 'ipc/msg.c'
+    owner 'ini\.h' 'common/conf.c'
+    owner 'cblas' 'kernels/cpu/[a-z]+\.[ch]'
+    owner 'cuda' 'common/dev_cuda.c|kernels/cuda/.*'
+    owner 'libav' 'procs/gateway/plugin/.*'
+    owner 'jansson' 'common/job.c|procs/supervisor/.*|common/json.c'
+    owner 'sodium' 'common/prompt.c|procs/gateway/hashes.c|procs/text/store.c'
+    owner 'omp' 'kernels/cpu/.*'
+}
+verdict 'one owner a third-party header' "$(owners)"
+
+# Every source has a test of its name (main.c is tested by tests/e2e).
+mirror() {
+    sources 'common/*.c' 'ipc/*.c' 'kernels/*.c' 'procs/*.c' | while read -r f; do
+        case $f in */main.c | */cmd_*.c | */plugin/*) continue ;; esac
+        local dir base
+        dir=$(dirname "${f#kernels/cpu/}") base=$(basename "$f" .c)
+        case $f in kernels/*) dir=kernels ;; esac
+        [ -f "tests/$dir/test_$base.c" ] || echo "$f: tests/$dir/test_$base.c is missing"
+    done
+}
+verdict 'a test for each source' "$(mirror)"
+
+files=$(sources '*.c' '*.h' '*.cu' '*.cuh' '*.py' '*.sh')
+verdict 'lines of at most 100 columns' \
+    "$(grep -nE '^.{101,}$' $(sources '*.c' '*.h' '*.cu') | cut -c1-80)"
+verdict 'files of at most 600 lines (a _sm90.cu 1000)' \
+    "$(wc -l $files | awk '$2 != "total" && $2 !~ /_sm90.cu$/ && $1 > 600 {print $2": "$1}')"
+verdict 'functions of at most 70 lines' "$(awk '
+    FNR == 1 { depth = 0 }
+    /^[a-z].*\)$/ || /^[a-z].*[^;]$/ { if ($0 !~ /;$/) start = FNR }
+    /^{/ { open = FNR }
+    /^}/ { if (open && FNR - open > 70) print FILENAME ":" open ": " FNR - open " lines"; open = 0 }
+    ' $(sources '*.c' '*.cu'))"
+verdict 'nothing unfinished' \
+    "$(grep -nE '\b(TODO|FIXME|XXX|HACK)\b|not implemented' $files | grep -v '^tests/tidy.sh' || true)"
+verdict 'no fast math' \
+    "$(grep -nE 'ffast-math|use_fast_math|Ofast' Makefile $(sources '*.c' '*.cu') || true)"
+verdict 'no path of a machine' \
+    "$(grep -rnE '(^|[^A-Za-z0-9_.])/(home|work|root)/' $(sources) 2>/dev/null | grep -v '^tests/tidy.sh' | cut -c1-120)"
+verdict 'no printf of a message outside log and command line' \
+    "$(grep -nE '\bperror\(|fprintf\(stderr' $(sources 'common/*.c' 'ipc/*.c' 'kernels/*.c' 'procs/text/*.c' 'procs/dit/*.c' 'procs/vae/*.c' 'procs/gateway/*.c' 'procs/keeper/*.c') | grep -v 'common/err.c' || true)"
+
+if command -v clang-format >/dev/null; then
+    verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h') 2>&1 | grep warning | head -n 20)"
+elif [ "$tier" = full ]; then
+    verdict 'clang-format' 'clang-format is not installed: sh launch/deps.sh full'
+else
+    echo 'skip clang-format: not installed (the full tier installs it)'
+fi
+exit $bad
