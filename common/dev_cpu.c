@@ -31,7 +31,7 @@ static err_t cpu_alloc(struct dev *d, size_t bytes, void **out)
 {
     (void)d;
     const size_t extra = sizeof(struct head) + ALIGN - 1;
-    char *raw = bytes <= SIZE_MAX - extra ? calloc(1, bytes + extra) : NULL;
+    char *raw = bytes <= PTRDIFF_MAX - extra ? calloc(1, bytes + extra) : NULL;
     if (!raw) return FAIL(ERR_NOMEM, "cpu: no memory for %zu bytes", bytes);
     const uintptr_t at = ((uintptr_t)raw + extra) / ALIGN * ALIGN;
     char *p = raw + (at - (uintptr_t)raw);

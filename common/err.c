@@ -27,8 +27,9 @@ err_t err_prefix(err_t code, const char *fmt, ...)
     va_start(ap, fmt);
     const int n = vsnprintf(sentence, sizeof sentence, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof sentence)
-        snprintf(sentence + n, sizeof sentence - (size_t)n, ": %s", kept);
+    if (n < 0 || (size_t)n >= sizeof sentence) return code;
+    /* The result is looked at, so that the compiler takes the cut as meant. */
+    if (snprintf(sentence + n, sizeof sentence - (size_t)n, ": %s", kept) < 0) sentence[n] = '\0';
     return code;
 }
 
@@ -40,10 +41,10 @@ const char *err_text(void)
 int err_exit_status(err_t code)
 {
     static const int status[ERR_CODES] = {
-        [OK] = 0,           [ERR_USAGE] = 2,   [ERR_GAVE_UP] = 3,  [ERR_DATA] = 65,
-        [ERR_NOINPUT] = 66, [ERR_NONE] = 69,   [ERR_BUG] = 70,     [ERR_SHAPE] = 70,
-        [ERR_DEVICE] = 70,  [ERR_WRITE] = 73,  [ERR_NOMEM] = 75,   [ERR_LIMIT] = 75,
-        [ERR_TIMEOUT] = 75, [ERR_AGAIN] = 75,  [ERR_CONFIG] = 78,  [ERR_RUNNING] = 100,
+        [OK] = 0,           [ERR_USAGE] = 2,  [ERR_GAVE_UP] = 3, [ERR_DATA] = 65,
+        [ERR_NOINPUT] = 66, [ERR_NONE] = 69,  [ERR_BUG] = 70,    [ERR_SHAPE] = 70,
+        [ERR_DEVICE] = 70,  [ERR_WRITE] = 73, [ERR_NOMEM] = 75,  [ERR_LIMIT] = 75,
+        [ERR_TIMEOUT] = 75, [ERR_AGAIN] = 75, [ERR_CONFIG] = 78, [ERR_RUNNING] = 100,
     };
     MUST(code < ERR_CODES);
     return status[code];

@@ -66,7 +66,8 @@ RNG_FN struct rng_words rng_philox(struct rng_key key, uint64_t at)
     return r;
 }
 
-/* ln(u) for u = (w + 1) / 2^32, w a 32-bit word: u in (0, 1]. */
+/* ln(u) for u = (w + 1) / 2^32, w a 32-bit word: u in (0, 1]. Absolute error < 1.5e-6: half a unit
+ * in the last place at |ln u| up to 22.2, and of u only the 24 leading bits. */
 RNG_FN float rng_log_unit(uint32_t w)
 {
     /* u = m * 2^e with m in [0.75, 1.5): ln u = e ln 2 + ln m, ln m = 2 atanh((m-1)/(m+1)). */

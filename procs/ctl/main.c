@@ -39,7 +39,8 @@ struct ctl {
     struct client *client;
     struct flight flights[FLIGHTS];
     int32_t n_flights;
-    bool is_feed;          /* a refused line is one line; the next may be taken */
+    bool is_feed;   /* a refused line is one line; the next may be taken */
+    bool is_finish; /* its receipt names no block */
     char line[PROMPT_BYTES_MAX + 2];
     int32_t n_line;
     bool is_cut, is_eof;
@@ -120,7 +121,9 @@ static err_t take_reply(struct ctl *c, size_t n_bytes)
     if (msg.request == 0) return OK;
     while (f < c->flights + FLIGHTS && f->request != msg.request) f++;
     if (f == c->flights + FLIGHTS) return OK;
-    if (msg.type == MSG_RECEIPT) {
+    if (msg.type == MSG_RECEIPT && c->is_finish) {
+        done(c, f); /* a bare yes */
+    } else if (msg.type == MSG_RECEIPT) {
         printf("block %" PRId64 "  latent %" PRId64 "  frame %" PRId64 "  at %.2f s\n", msg.block,
                msg.latent, msg.frame, (double)msg.time_ms / 1000);
         fflush(stdout);
@@ -153,6 +156,7 @@ static err_t ask_once(struct ctl *c, enum msg_type type, const char *text)
 {
     err_t e = OK;
     bool has_input;
+    c->is_finish = type == MSG_FINISH;
     TRY(request(c, type, text));
     while (c->n_flights > 0) TRY(turn(c, -1, &has_input));
 out:

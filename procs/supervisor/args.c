@@ -29,7 +29,7 @@ static const struct option {
     {"set", 0, SETS, offsetof(struct args, sets), ON_CONF, "S.K=V",
      "sets a key of the configuration; may be repeated"},
     {"run", 0, TEXT, offsetof(struct args, run), ON_CONF, "DIR",
-     "run directory; default /dev/shm/longlived-UID/main, for generate one of its own"},
+     "run directory; default /dev/shm/longlived-UID/main (generate: one of its own)"},
     {"output", 'o', TEXT, offsetof(struct args, out), ON_SESSIONS, "OUT",
      "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
     {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},

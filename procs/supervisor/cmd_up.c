@@ -21,10 +21,11 @@ enum { STEP_MS = 250 };
 static void let_go(int status_fd)
 {
     const int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (write(status_fd, "\n", 1) != 1) return; /* nobody waits: serve all the same */
-    close(status_fd);
     for (int fd = 0; fd <= STDERR_FILENO && null_fd >= 0; fd++) dup2(null_fd, fd);
     if (null_fd > STDERR_FILENO) close(null_fd);
+    if (write(status_fd, "\n", 1) != 1) { /* nobody waits any more: serve all the same */
+    }
+    close(status_fd);
 }
 
 static err_t foreground(const struct args *a, const char *bin_dir, const struct conf *c,

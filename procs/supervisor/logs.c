@@ -106,7 +106,9 @@ static void end_line(struct log_pipe *p)
     if (p->n_line > 0) append(p, p->line, p->n_line);
     if (strncmp(p->line, "level=error ", 12) == 0)
         log_sentence(p->line, p->error, sizeof p->error);
-    if (strncmp(p->line, "level=warn ", 11) == 0 && strstr(p->line, " msg=\""))
+    /* Why a job failed is said once, by the command that gave it. */
+    if (strncmp(p->line, "level=warn ", 11) == 0 && strstr(p->line, " msg=\"") &&
+        !strstr(p->line, " ev=job_failed "))
         log_sentence(p->line, p->warning, sizeof p->warning);
     p->n_line = 0;
     p->is_cut = false;

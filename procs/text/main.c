@@ -59,7 +59,7 @@ static err_t load_store(struct text_stage *p)
     int32_t n_tokens, n_full;
     if (!c->cache.file[0]) return OK;
     TRY(store_open(&p->store, c->cache.file, c));
-    if (!p->prompts_region.is_new) return OK; /* a restart: the table already holds them */
+    if (prompts_count(p->prompts) > 0) return OK; /* a restart: the table already holds them */
     row = malloc(n * sizeof *row);
     if (!row) return FAIL(ERR_NOMEM, "prompt store");
     for (int64_t i = store_count(p->store) - 1; i >= 0; i--) {

@@ -47,7 +47,8 @@ def test_finish_without_a_prompt(tmp):
 
 def test_mp4_of_a_live_session(tmp):
     movie = os.path.join(tmp, "live.mp4")
-    with Serve(tmp, "--prompt", "a", "--set", "run.fps=60", out=movie) as s:
+    with Serve(tmp, "--prompt", "a", "--set", "run.fps=60", "--set",
+               "run.ahead_ms=400", out=movie) as s:
         wait_for("frames", 30, lambda: status(s.run_dir)["counters"]["frames_committed"] > 30)
         check(s.finish() == 0, s.err())
     frames = ffprobe_frames(movie)
@@ -71,7 +72,7 @@ def test_twice_stops(tmp):
 
 def test_reader_gone(tmp):
     """`serve -o - | head -c 5000`: ends by itself, in words, and leaves nothing."""
-    p = subprocess.Popen("'%s' serve -c '%s' --run '%s/run' --prompt a --set run.fps=60 -o - 2>%s/err"
+    p = subprocess.Popen("'%s' serve -c '%s' --run '%s/run' --prompt a --set run.fps=60 --set run.ahead_ms=400 -o - 2>%s/err"
                          " </dev/null | head -c 5000 >/dev/null; exit ${PIPESTATUS[0]}" %
                          (LONGLIVED, NANO, tmp, tmp), shell=True, executable="/bin/bash")
     check(p.wait(30) == 73, "exit", p.returncode)
