@@ -131,7 +131,7 @@ benches: $(BENCHES)
 
 ALL_LIBS := $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(ALL_LIBS)
-	$(call link,-lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(B)/bench/bench.o $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:

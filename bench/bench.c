@@ -12,10 +12,10 @@
 #include "common/rng.h"
 
 enum {
-    GEMM_DIM = 768,       /* three matrices of 2.25 MiB */
-    RATE_TRIES = 15,      /* the best of them is the machine's */
-    RUNS_MIN = 11,        /* of a slow case */
-    RUNS_MAX = 20000,     /* of a fast one */
+    GEMM_DIM = 768,   /* three matrices of 2.25 MiB */
+    RATE_TRIES = 15,  /* the best of them is the machine's */
+    RUNS_MIN = 11,    /* of a slow case */
+    RUNS_MAX = 20000, /* of a fast one */
     WARM_UPS = 3,
     FLUSH_BYTES_MIN = 64 << 20,
     TEXT_MAX = 96
@@ -74,7 +74,8 @@ double bench_floor(const struct bench_case *c, double flop_rate, double byte_rat
 static void fill(float *p, int64_t n, uint64_t stream)
 {
     const struct rng_key key = {1, stream};
-    for (int64_t i = 0; i < n; i++) p[i] = (float)(int32_t)rng_philox(key, (uint64_t)i).w[0] * 1e-9f;
+    for (int64_t i = 0; i < n; i++)
+        p[i] = (float)(int32_t)rng_philox(key, (uint64_t)i).w[0] * 1e-9f;
 }
 
 /* FLOP per microsecond of `threads` matrix products side by side, each on one thread: how the
@@ -139,7 +140,8 @@ static err_t measure_bytes(const struct bench *b, int32_t threads, double *rate)
 
 void bench_flush(struct bench *b)
 {
-    /* Every core reads and writes its half: larger than its own cache, and all of it than theirs. */
+    /* Every core reads and writes its half: larger than its own cache, and all of it than theirs.
+     */
 #pragma omp parallel for simd schedule(static) num_threads(BENCH_THREADS_MAX)
     for (int64_t i = 0; i < b->n_flush; i++) b->flush[i] = -b->flush[i];
 }
@@ -233,9 +235,10 @@ err_t bench_report(struct bench *b, const struct bench_case *c, int64_t *took_ns
         snprintf(floor_text, sizeof floor_text, "  floor %10.2f us %5.1f %%", floor_us,
                  100 * floor_us / t.median_us);
     }
-    printf("%-20s %-40s t%d %s n %-5d med %10.2f p95 %10.2f p99 %10.2f min %10.2f max %10.2f us%s\n",
-           c->name, c->shape, c->threads, cache, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us,
-           t.max_us, floor_text);
+    printf(
+        "%-20s %-40s t%d %s n %-5d med %10.2f p95 %10.2f p99 %10.2f min %10.2f max %10.2f us%s\n",
+        c->name, c->shape, c->threads, cache, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us,
+        t.max_us, floor_text);
     fprintf(b->json,
             "{\"name\": \"%s\", \"shape\": \"%s\", \"device\": \"cpu\", \"threads\": %d, "
             "\"cache\": \"%s\", \"cpu\": \"%s\", \"commit\": \"%s\", \"n\": %d, "

@@ -21,8 +21,8 @@ static inline double flops_text(const struct conf *c, double n)
 
 /* One pass over n_frames frames that look at n_slots frames of the ring and n_text text keys. With
  * only_kv the last layer ends after q, k and v, and there is no head. */
-static inline double flops_dit(const struct conf *c, double n_frames, double n_slots,
-                               double n_text, bool only_kv)
+static inline double flops_dit(const struct conf *c, double n_frames, double n_slots, double n_text,
+                               bool only_kv)
 {
     const double S = n_frames * conf_frame_tokens(c), M = n_slots * conf_frame_tokens(c);
     const double C = c->dit.dim, patch = 4.0 * c->model.latent_channels;

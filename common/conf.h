@@ -2,8 +2,8 @@
  *
  * An ini file fills struct conf; `--set section.key=value` overrides any key. Unknown sections and
  * keys, values of the wrong type or out of bounds, duplicates and over-long lines are ERR_CONFIG
- * with one sentence naming file, line, key and, for an unknown key, the nearest known one. A missing
- * file is ERR_NOINPUT. Sizes of the model follow the LongLive 1.3B checkpoint unless set.
+ * with one sentence naming file, line, key and, for an unknown key, the nearest known one. A
+ * missing file is ERR_NOINPUT. Sizes of the model follow the LongLive 1.3B checkpoint unless set.
  *
  * `up` writes the resolved configuration to RUN_DIR/config.ini; every stage reads only that file.
  */
@@ -36,18 +36,18 @@ struct conf {
     struct {
         char tokenizer[CONF_TEXT_MAX]; /* bytes */
         int32_t vocab, dim, heads, head_dim, ffn_dim, layers;
-        int32_t text_len;  /* tokens that condition the DiT, EOS included */
+        int32_t text_len; /* tokens that condition the DiT, EOS included */
     } text;
     struct {
         int32_t dim, heads, ffn_dim, layers, freq_dim;
-        int32_t window;          /* latent frames in the KV cache, sink included */
-        int32_t sink;            /* latent frames that stay */
-        int32_t block;           /* latent frames made at once */
-        int32_t rope;            /* enum conf_rope */
-        bool global_sink;        /* a prompt switch keeps the sink's K/V */
+        int32_t window;            /* latent frames in the KV cache, sink included */
+        int32_t sink;              /* latent frames that stay */
+        int32_t block;             /* latent frames made at once */
+        int32_t rope;              /* enum conf_rope */
+        bool global_sink;          /* a prompt switch keeps the sink's K/V */
         char steps[CONF_TEXT_MAX]; /* denoising steps as table indices: 1000,750,500,250 */
-        int32_t ring_latents;    /* clean latents kept */
-        int32_t prompt_wait_ms;  /* how long a due prompt may take to encode */
+        int32_t ring_latents;      /* clean latents kept */
+        int32_t prompt_wait_ms;    /* how long a due prompt may take to encode */
     } dit;
     struct {
         int32_t base_dim;
@@ -67,12 +67,12 @@ struct conf {
         int32_t threads;
     } cpu;
     struct {
-        int32_t deaths;        /* of one stage within deaths_s: give up */
+        int32_t deaths; /* of one stage within deaths_s: give up */
         int32_t deaths_s;
-        int32_t fault_deaths;  /* by a stage's own fault at one block: give up */
-        int32_t beat_s_max;    /* without a sign of life: killed */
-        int32_t ready_s_max;   /* from exec to ready */
-        int32_t stop_s_max;    /* to drain, then killed */
+        int32_t fault_deaths; /* by a stage's own fault at one block: give up */
+        int32_t beat_s_max;   /* without a sign of life: killed */
+        int32_t ready_s_max;  /* from exec to ready */
+        int32_t stop_s_max;   /* to drain, then killed */
     } supervisor;
 };
 
@@ -95,8 +95,14 @@ void conf_write(const struct conf *c, FILE *f);
 void conf_print_help(FILE *f);
 
 /* Frame and shape arithmetic that every process shares. */
-static inline int32_t conf_width_px(const struct conf *c) { return c->model.latent_cols * 8; }
-static inline int32_t conf_height_px(const struct conf *c) { return c->model.latent_rows * 8; }
+static inline int32_t conf_width_px(const struct conf *c)
+{
+    return c->model.latent_cols * 8;
+}
+static inline int32_t conf_height_px(const struct conf *c)
+{
+    return c->model.latent_rows * 8;
+}
 static inline int64_t conf_frame_bytes(const struct conf *c)
 {
     return (int64_t)conf_width_px(c) * conf_height_px(c) * 3;

@@ -10,9 +10,9 @@
 
 enum { PROMPT_BYTES_MAX = 16384, PROMPT_KEY_BYTES = 32 };
 
-/* Refuses (ERR_DATA, one sentence) an empty prompt, one over PROMPT_BYTES_MAX bytes, one that is not
- * UTF-8, one with NUL. Writes the cleaned text, NUL-terminated, to out (cap > PROMPT_BYTES_MAX):
- * runs of white space become one space, none at the ends. */
+/* Refuses (ERR_DATA, one sentence) an empty prompt, one over PROMPT_BYTES_MAX bytes, one that is
+ * not UTF-8, one with NUL. Writes the cleaned text, NUL-terminated, to out (cap >
+ * PROMPT_BYTES_MAX): runs of white space become one space, none at the ends. */
 MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap);
 
 /* SHA-256 of tokenizer, text encoder (weights identity and shape) and cleaned text. */

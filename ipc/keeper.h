@@ -25,27 +25,27 @@ enum keeper_op { KEEPER_LEASE = 1, KEEPER_REGION, KEEPER_SEAL, KEEPER_FREE, KEEP
 enum region_state { REGION_EMPTY, REGION_FILLING, REGION_SEALED };
 
 struct keeper_request {
-    uint32_t version, op;             /* enum keeper_op */
-    char name[KEEPER_NAME_MAX];       /* LEASE: the stage; else the region */
-    char device[KEEPER_NAME_MAX];     /* REGION: "cpu" ... */
-    uint64_t n_bytes;                 /* REGION */
-    uint64_t layout;                  /* REGION: layout number of the content */
-    uint8_t identity[32];             /* REGION: what the content is made of; zeros: just memory */
-    uint32_t index;                   /* LIST: which region, from 0 */
-    uint32_t wait_ms;                 /* LEASE: how long the keeper may defer its answer */
+    uint32_t version, op;         /* enum keeper_op */
+    char name[KEEPER_NAME_MAX];   /* LEASE: the stage; else the region */
+    char device[KEEPER_NAME_MAX]; /* REGION: "cpu" ... */
+    uint64_t n_bytes;             /* REGION */
+    uint64_t layout;              /* REGION: layout number of the content */
+    uint8_t identity[32];         /* REGION: what the content is made of; zeros: just memory */
+    uint32_t index;               /* LIST: which region, from 0 */
+    uint32_t wait_ms;             /* LEASE: how long the keeper may defer its answer */
 };
 
 struct keeper_reply {
     uint32_t version;
-    uint32_t status;                  /* err_t */
-    char text[KEEPER_TEXT_MAX];       /* the sentence, when status is not OK */
-    char name[KEEPER_NAME_MAX];       /* LIST */
-    char device[KEEPER_NAME_MAX];     /* LIST */
-    uint64_t incarnation;             /* LEASE: counts from 1 for a name, over the run's life */
-    uint64_t generation;              /* REGION: counts how often the memory was made anew */
-    uint32_t state;                   /* enum region_state */
-    uint32_t is_new;                  /* REGION: 1: made (zeroed) by this request */
-    struct dev_share share;           /* REGION */
+    uint32_t status;              /* err_t */
+    char text[KEEPER_TEXT_MAX];   /* the sentence, when status is not OK */
+    char name[KEEPER_NAME_MAX];   /* LIST */
+    char device[KEEPER_NAME_MAX]; /* LIST */
+    uint64_t incarnation;         /* LEASE: counts from 1 for a name, over the run's life */
+    uint64_t generation;          /* REGION: counts how often the memory was made anew */
+    uint32_t state;               /* enum region_state */
+    uint32_t is_new;              /* REGION: 1: made (zeroed) by this request */
+    struct dev_share share;       /* REGION */
 };
 
 struct keeper;

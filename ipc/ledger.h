@@ -6,8 +6,8 @@
  * reader never sees half a record, and a writer killed anywhere leaves nothing to repair.
  *
  * Units. A block is `dit.block` latent frames (3). Blocks and latents are counted over the life of
- * the ledger; a session is a run of blocks [first_block, first_block + n_blocks) that begins with an
- * empty window. The first latent of a session decodes to one RGB frame, every later one to four.
+ * the ledger; a session is a run of blocks [first_block, first_block + n_blocks) that begins with
+ * an empty window. The first latent of a session decodes to one RGB frame, every later one to four.
  *
  * The commit rule: a unit of work reads only committed state, writes only memory that no committed
  * state needs, and becomes visible by one ledger_publish after the device has finished.
@@ -41,7 +41,7 @@ enum ledger_phase {
     PHASE_OPENING,
     PHASE_IDLE,
     PHASE_ENCODE,
-    PHASE_PROMPT,  /* dit: text MLP and cross K/V of a prompt */
+    PHASE_PROMPT, /* dit: text MLP and cross K/V of a prompt */
     PHASE_RECACHE,
     PHASE_DENOISE,
     PHASE_CLEAN,
@@ -54,13 +54,13 @@ extern const char *const ledger_phase_names[PHASES];
 /* Head of every writer's page. */
 struct ledger_head {
     counter incarnation, pid;
-    counter beat_ns;          /* last sign of life, CLOCK_MONOTONIC */
-    counter unit;             /* block, latent, frame or prompt in hand */
-    counter phase;            /* enum ledger_phase */
-    counter n_units;          /* units done by this incarnation */
+    counter beat_ns;              /* last sign of life, CLOCK_MONOTONIC */
+    counter unit;                 /* block, latent, frame or prompt in hand */
+    counter phase;                /* enum ledger_phase */
+    counter n_units;              /* units done by this incarnation */
     counter unit_ns, unit_ns_sum; /* duration of the last unit; of all units of this incarnation */
-    counter n_allocs_ready;   /* host and device allocations since ready: 0 in steady state */
-    counter n_ops;            /* kernel ops run by this incarnation */
+    counter n_allocs_ready;       /* host and device allocations since ready: 0 in steady state */
+    counter n_ops;                /* kernel ops run by this incarnation */
 };
 
 struct ledger_text {
@@ -86,17 +86,17 @@ struct ledger_vae {
 struct ledger_gateway {
     struct ledger_head head;
     counter n_sessions, n_scripts, n_text_bytes;
-    counter want;        /* latents that dit may make, counted like l */
-    counter n_committed; /* frames that are in the output, or whose time has passed */
+    counter want;             /* latents that dit may make, counted like l */
+    counter n_committed;      /* frames that are in the output, or whose time has passed */
     counter n_hits, n_misses; /* prompts whose embedding was there, or not, when they were asked */
-    counter job;         /* jobs accepted */
-    counter job_done;    /* jobs finished; job == job_done: no session runs */
-    counter job_error;   /* exit status of the last finished job */
-    counter stream_bytes; /* written to standard output by the running session */
+    counter job;              /* jobs accepted */
+    counter job_done;         /* jobs finished; job == job_done: no session runs */
+    counter job_error;        /* exit status of the last finished job */
+    counter stream_bytes;     /* written to standard output by the running session */
     counter is_draining;
     counter n_late, late_ns_max; /* frames presented after their time, live sessions */
-    counter n_outputs;   /* sessions whose output was begun: emptied, given its header */
-    counter played;      /* frames of the running session whose time has passed */
+    counter n_outputs;           /* sessions whose output was begun: emptied, given its header */
+    counter played;              /* frames of the running session whose time has passed */
 };
 
 /* n_blocks of a session that ended before it had a prompt. */
@@ -106,18 +106,18 @@ struct ledger_session {
     int64_t first_block, first_frame; /* counted over the ledger */
     counter n_blocks; /* set once, when the session's end is known; 0 while it is not */
     int64_t seed;
-    int64_t job;      /* which job, from 1 */
-    int64_t video;    /* which video of the job, from 0 */
-    int64_t is_live;  /* paced; prompts may come at any time */
+    int64_t job;     /* which job, from 1 */
+    int64_t video;   /* which video of the job, from 0 */
+    int64_t is_live; /* paced; prompts may come at any time */
 };
 
 enum { SCRIPT_ASAP = -1, SCRIPT_PREWARM = -2 };
 
 /* A prompt to take effect. */
 struct ledger_script {
-    uint64_t request;  /* a client's number, so that asking twice is asking once; 0 scripted */
+    uint64_t request; /* a client's number, so that asking twice is asking once; 0 scripted */
     int64_t session;
-    int64_t at_block;  /* counted over the ledger, or SCRIPT_ASAP, SCRIPT_PREWARM */
+    int64_t at_block; /* counted over the ledger, or SCRIPT_ASAP, SCRIPT_PREWARM */
     uint8_t key[PROMPT_KEY_BYTES];
     uint32_t text_at, n_text_bytes; /* in ledger->text, cleaned */
     int64_t asked_ns;
@@ -134,7 +134,7 @@ struct ledger_decision {
     int32_t kind;      /* enum decision_kind */
     int32_t sink_base; /* first sink frame, a latent of the session */
     uint8_t key[PROMPT_KEY_BYTES];
-    int32_t n_tokens;  /* valid rows of the embedding */
+    int32_t n_tokens; /* valid rows of the embedding */
     int32_t reserved;
     int64_t decided_ns;
 };
@@ -179,7 +179,7 @@ struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w);
 MUST_USE err_t ledger_map(const char *run_dir, const struct ledger **out);
 void ledger_unmap(const struct ledger **l);
 
-/* --- arithmetic of positions: pure functions of committed records ------------------------------ */
+/* --- arithmetic of positions: pure functions of committed records ----------------------------- */
 
 /* Session that holds the block, or -1 while there is none. */
 int64_t ledger_session_of(const struct ledger *l, int64_t block);

@@ -3,9 +3,9 @@
  * Wire form: {"v":1,"t":"prompt","request":7,"text":"..."}. Integers have bounds, strings a length,
  * a message SOCK_MESSAGE_MAX bytes. Packing is msgpack-c's; unpacking is our own cursor over the
  * bytes (msgpack-c reserves gigabytes for a five-byte header), which allocates nothing and refuses:
- * nesting, unknown types, missing, doubled or out-of-bounds fields, trailing bytes, text that is not
- * UTF-8. An unknown key with a plain value is skipped, so that a field can be added. Another "v" is
- * refused in words. Every refusal is ERR_DATA.
+ * nesting, unknown types, missing, doubled or out-of-bounds fields, trailing bytes, text that is
+ * not UTF-8. An unknown key with a plain value is skipped, so that a field can be added. Another
+ * "v" is refused in words. Every refusal is ERR_DATA.
  */
 #ifndef IPC_MSG_H
 #define IPC_MSG_H
@@ -29,13 +29,13 @@ enum msg_type {
 
 struct msg {
     enum msg_type type;
-    uint64_t request;  /* PROMPT, FINISH, and the answers: the client's number, never 0 */
-    uint64_t from;     /* BELL: enum ledger_writer */
-    int64_t block;     /* RECEIPT: block of the session */
-    int64_t latent;    /* RECEIPT: first latent frame of the session */
-    int64_t frame;     /* RECEIPT: first pixel frame of the session */
-    int64_t time_ms;   /* RECEIPT: of that frame in the video */
-    int64_t status;    /* REFUSED: exit status */
+    uint64_t request; /* PROMPT, FINISH, and the answers: the client's number, never 0 */
+    uint64_t from;    /* BELL: enum ledger_writer */
+    int64_t block;    /* RECEIPT: block of the session */
+    int64_t latent;   /* RECEIPT: first latent frame of the session */
+    int64_t frame;    /* RECEIPT: first pixel frame of the session */
+    int64_t time_ms;  /* RECEIPT: of that frame in the video */
+    int64_t status;   /* REFUSED: exit status */
     char text[PROMPT_BYTES_MAX + 1]; /* PROMPT: the prompt; REFUSED: one line */
 };
 

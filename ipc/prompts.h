@@ -2,11 +2,11 @@
  *
  * Written by text alone, read by dit and gateway. An entry has a version counter: odd while it is
  * written or empty, even and above zero when it can be read. A reader copies and looks at the
- * counter again, so an entry replaced under its hands is a miss and never a torn embedding. A reader
- * needs no text process.
+ * counter again, so an entry replaced under its hands is a miss and never a torn embedding. A
+ * reader needs no text process.
  *
- * Least recently used: how recent an entry is follows from the ledger (the newest script record that
- * names its key), so nobody but text writes here.
+ * Least recently used: how recent an entry is follows from the ledger (the newest script record
+ * that names its key), so nobody but text writes here.
  */
 #ifndef IPC_PROMPTS_H
 #define IPC_PROMPTS_H

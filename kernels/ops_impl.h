@@ -29,8 +29,7 @@ struct ops {
     err_t (*gelu_mul)(struct dev *, struct tensor y, struct tensor a, struct tensor g);
     err_t (*embed)(struct dev *, struct tensor y, struct tensor table, struct tensor ids);
     err_t (*attention)(struct dev *, struct tensor o, struct tensor q, struct tensor k,
-                       struct tensor v, struct tensor n_keys, struct tensor last_bias,
-                       float scale);
+                       struct tensor v, struct tensor n_keys, struct tensor last_bias, float scale);
     err_t (*attention_t5)(struct dev *, struct tensor o, struct tensor q, struct tensor k,
                           struct tensor v, struct tensor table);
     err_t (*qkv_rope_cache)(struct dev *, struct tensor q, struct tensor k_ring,

@@ -66,10 +66,14 @@ static void arm_signals(void)
 static const char *place_of(const struct conf *c, enum ledger_writer w)
 {
     switch (w) {
-    case WRITER_TEXT: return c->place.text;
-    case WRITER_DIT: return c->place.dit;
-    case WRITER_VAE: return c->place.vae;
-    default: return "cpu";
+    case WRITER_TEXT:
+        return c->place.text;
+    case WRITER_DIT:
+        return c->place.dit;
+    case WRITER_VAE:
+        return c->place.vae;
+    default:
+        return "cpu";
     }
 }
 

@@ -163,7 +163,7 @@ out:
     return e;
 }
 
-/* --- feed -------------------------------------------------------------------------------------- */
+/* --- feed ------------------------------------------------------------------------------------- */
 
 static err_t end_line(struct ctl *c)
 {
@@ -197,10 +197,8 @@ static err_t take_input(struct ctl *c)
     if (n < 0 && (errno == EINTR || errno == EAGAIN)) return OK;
     if (n <= 0) c->is_eof = true;
     if (n == 1 && byte != '\n') {
-        if (c->n_line < PROMPT_BYTES_MAX)
-            c->line[c->n_line++] = byte;
-        else
-            c->is_cut = true;
+        if (c->n_line < PROMPT_BYTES_MAX) c->line[c->n_line++] = byte;
+        else c->is_cut = true;
         return OK;
     }
     c->line[c->n_line] = 0;
@@ -223,7 +221,7 @@ out:
     return e;
 }
 
-/* --- the process ------------------------------------------------------------------------------- */
+/* --- the process ------------------------------------------------------------------------------ */
 
 static err_t run(int argc, char **argv)
 {
@@ -236,14 +234,10 @@ static err_t run(int argc, char **argv)
         return FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
     if (is_prompt) TRY(prompt_clean(argv[4], strlen(argv[4]), clean, sizeof clean));
     TRY(client_open(&c.client, argv[3]));
-    if (is_prompt)
-        TRY(ask_once(&c, MSG_PROMPT, clean));
-    else if (strcmp(verb, "feed") == 0)
-        TRY(feed(&c));
-    else if (strcmp(verb, "finish") == 0)
-        TRY(ask_once(&c, MSG_FINISH, NULL));
-    else
-        e = FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
+    if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, clean));
+    else if (strcmp(verb, "feed") == 0) TRY(feed(&c));
+    else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, NULL));
+    else e = FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
 out:
     client_close(&c.client);
     return e;

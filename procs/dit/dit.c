@@ -11,11 +11,11 @@ static const float EPS = 1e-6f;
 enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2, MODS };
 
 struct dit_layer {
-    struct tensor modulation;                     /* [MODS, C] */
-    struct tensor qkv_w, qkv_b;                   /* [3C, C], [3C] */
-    struct tensor norm_q, norm_k;                 /* [C] */
-    struct tensor o_w, o_b;                       /* [C, C], [C] */
-    struct tensor norm3_w, norm3_b;               /* [C] */
+    struct tensor modulation;       /* [MODS, C] */
+    struct tensor qkv_w, qkv_b;     /* [3C, C], [3C] */
+    struct tensor norm_q, norm_k;   /* [C] */
+    struct tensor o_w, o_b;         /* [C, C], [C] */
+    struct tensor norm3_w, norm3_b; /* [C] */
     struct tensor xq_w, xq_b, xk_w, xk_b, xv_w, xv_b, xo_w, xo_b, xnorm_q, xnorm_k;
     struct tensor ffn0_w, ffn0_b, ffn2_w, ffn2_b; /* [ffn, C], [ffn], [C, ffn], [C] */
     struct tensor cross_k, cross_v;               /* [text_len + 1, C], derived from the prompt */
@@ -32,9 +32,9 @@ struct dit {
     struct tensor time0_w, time0_b, time2_w, time2_b, time_proj_w, time_proj_b;
     struct tensor head_mod, head_w, head_b;
 
-    void *memory; /* one allocation holds all that follows */
-    struct tensor mod;      /* [timesteps, layers, MODS, C] */
-    struct tensor mod_head; /* [timesteps, 2, C]: shift, scale */
+    void *memory;                                  /* one allocation holds all that follows */
+    struct tensor mod;                             /* [timesteps, layers, MODS, C] */
+    struct tensor mod_head;                        /* [timesteps, 2, C]: shift, scale */
     struct tensor time_s, time_e, time_h, time_e0; /* dit_prepare's scratch */
     struct tensor x, h, qkv, q, o, f, patch, out;  /* activations, window frames of tokens */
     struct tensor text_in, text_mid, text_c;       /* the prompt's MLP, text_len + 1 rows */
@@ -47,7 +47,7 @@ struct dit {
     struct dit_layer layer[];
 };
 
-/* --- weights ----------------------------------------------------------------------------------- */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 /* A linear layer: weight [n_out, n_in] at N(0, gain / sqrt(n_in)), bias at N(0, 0.05). */
 static err_t declare_linear(struct weights *w, struct tensor *weight, struct tensor *bias,
@@ -138,7 +138,7 @@ out:
     return e;
 }
 
-/* --- memory ------------------------------------------------------------------------------------ */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* Deals the model's private memory; with base NULL it only counts. */
 static size_t deal(struct dit *m, char *base)
@@ -237,7 +237,8 @@ void dit_on_layer(struct dit *m, void (*beat)(void *self), void *self)
 static void fill_rotation(float *cos_sin, int32_t n_pairs, double position)
 {
     for (int32_t j = 0; j < n_pairs; j++) {
-        const double angle = fmod(position * pow(10000.0, -(double)j / n_pairs), 2 * 3.14159265358979323846);
+        const double angle =
+            fmod(position * pow(10000.0, -(double)j / n_pairs), 2 * 3.14159265358979323846);
         cos_sin[2 * j] = (float)cos(angle);
         cos_sin[2 * j + 1] = (float)sin(angle);
     }
@@ -257,7 +258,7 @@ out:
     return e;
 }
 
-/* --- what depends on weights or prompt alone ----------------------------------------------------- */
+/* --- what depends on weights or prompt alone -------------------------------------------------- */
 
 /* e and e0 of one timestep, added to every layer's modulation and to the head's. */
 static err_t prepare_timestep(struct dit *m, int32_t step)
@@ -335,7 +336,7 @@ out:
     return e;
 }
 
-/* --- one pass ------------------------------------------------------------------------------------ */
+/* --- one pass --------------------------------------------------------------------------------- */
 
 /* Row `which` of a layer's modulation at this step, [C]. */
 static struct tensor mod_of(const struct dit *m, int32_t step, int32_t layer, int32_t which)
@@ -389,8 +390,7 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
                            m->cols / 2, EPS));
     if (p->only_kv && i == m->layers - 1) goto out; /* nobody reads the rest of the last layer */
     if (p->n_sinks > 0)
-        TRY(ops_rope_sink(d, kv->k[i],
-                          tensor_rows(kv->k_sink[i], 0, p->n_sinks * m->frame_tokens),
+        TRY(ops_rope_sink(d, kv->k[i], tensor_rows(kv->k_sink[i], 0, p->n_sinks * m->frame_tokens),
                           tensor_rows(m->rot_sink, 0, p->n_sinks), m->rot_yx, m->rows / 2,
                           m->cols / 2));
     TRY(ops_attention(d, o, q, tensor_rows(kv->k[i], 0, n_keys), tensor_rows(kv->v[i], 0, n_keys),
@@ -462,7 +462,7 @@ err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step,
         .n_frames = F,
         .n_tokens = F * m->frame_tokens,
         .n_slots = kv_slots_used(m->kv, first + F, sink_base),
-        .n_sinks = !m->kv->k_sink[0].data                        ? 0
+        .n_sinks = !m->kv->k_sink[0].data                ? 0
                    : first + F - sink_base < m->kv->sink ? (int32_t)(first + F - sink_base)
                                                          : m->kv->sink,
         .only_kv = !flow.data,

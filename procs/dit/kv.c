@@ -23,10 +23,8 @@ err_t kv_open(struct kv *kv, const struct conf *c, void *base)
     const int32_t n_ring = c->dit.window * frame_tokens;
     float *p = base;
 
-    *kv = (struct kv){.window = c->dit.window,
-                      .sink = c->dit.sink,
-                      .frame_tokens = frame_tokens,
-                      .layers = L};
+    *kv = (struct kv){
+        .window = c->dit.window, .sink = c->dit.sink, .frame_tokens = frame_tokens, .layers = L};
     kv->k = calloc(3 * (size_t)L, sizeof *kv->k);
     if (!kv->k) return FAIL(ERR_NOMEM, "kv");
     kv->v = kv->k + L;

@@ -1,12 +1,11 @@
 /* kv.h - region `kv.N`: the KV ring of a stream and the embeddings in force. It outlives dit.
  *
- * The ring has `window` frame slots a layer; frame f (a latent of the session, sink base b) lives in
- *   slot(f) = f - b                                 for f - b < sink
- *           = sink + (f - b - sink) mod (window - sink)   otherwise
- * so the sink stays, the window rolls, nothing is moved, and a block's K/V go where its window no
- * longer looks. Keys carry their rotary position, so a key needs no knowledge of its slot, and
- * attention reads occupied slots [0, min(window, f_last + 1 - b)) in any order. Values are raw.
- * LongLive's own update rule (roll by copying) keeps the same set of frames.
+ * The ring has `window` frame slots a layer; frame f (a latent of the session, sink base b) lives
+ * in slot(f) = f - b                                 for f - b < sink = sink + (f - b - sink) mod
+ * (window - sink)   otherwise so the sink stays, the window rolls, nothing is moved, and a block's
+ * K/V go where its window no longer looks. Keys carry their rotary position, so a key needs no
+ * knowledge of its slot, and attention reads occupied slots [0, min(window, f_last + 1 - b)) in any
+ * order. Values are raw. LongLive's own update rule (roll by copying) keeps the same set of frames.
  *
  * Relative positions (the "infinity" variant) keep the sink's keys unrotated as well and rotate
  * them anew for every pass, so that their distance to the window stays.
@@ -21,9 +20,9 @@ enum { KV_LAYOUT = 1 };
 
 struct kv {
     int32_t window, sink, frame_tokens, layers;
-    struct tensor embed[2];    /* f32 [text_len, text_dim], by parity of the decision's index */
-    struct tensor *k, *v;      /* layers x f32 [window * frame_tokens, heads, head_dim] */
-    struct tensor *k_sink;     /* layers x f32 [sink * frame_tokens, heads, head_dim], or absent */
+    struct tensor embed[2]; /* f32 [text_len, text_dim], by parity of the decision's index */
+    struct tensor *k, *v;   /* layers x f32 [window * frame_tokens, heads, head_dim] */
+    struct tensor *k_sink;  /* layers x f32 [sink * frame_tokens, heads, head_dim], or absent */
 };
 
 uint64_t kv_bytes(const struct conf *c);

@@ -1,9 +1,9 @@
-/* main.c - longlived-dit: decisions and latents. The process is here; the model is dit.c, what comes
- * next is plan.c.
+/* main.c - longlived-dit: decisions and latents. The process is here; the model is dit.c, what
+ * comes next is plan.c.
  *
- * Regions written: kv.0, latents.0, our page and the decisions of the ledger. Each unit ends with one
- * ledger_publish after the device has finished; a unit cut short is done again from the same inputs
- * to the same bits.
+ * Regions written: kv.0, latents.0, our page and the decisions of the ledger. Each unit ends with
+ * one ledger_publish after the device has finished; a unit cut short is done again from the same
+ * inputs to the same bits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,11 +33,11 @@ struct dit_stage {
     struct region weights_region, kv_region, prompts_region, latents_region;
     struct prompts *prompts;
     struct latents latents;
-    float *embedding;    /* host [text_len, dim] */
-    void *memory;        /* the five below */
+    float *embedding;                   /* host [text_len, dim] */
+    void *memory;                       /* the five below */
     struct tensor x, flow, eps, frames; /* [block, z, Y, X] x 3; [window, z, Y, X] */
-    struct tensor key;   /* u64 [2] */
-    int64_t prompt_in_force; /* decision whose cross K/V the model holds; -1 none */
+    struct tensor key;                  /* u64 [2] */
+    int64_t prompt_in_force;            /* decision whose cross K/V the model holds; -1 none */
     int64_t waiting_since_ns;
     enum ledger_phase phase;
 };
@@ -132,7 +132,7 @@ out:
     return e;
 }
 
-/* --- units of work ------------------------------------------------------------------------------ */
+/* --- units of work ---------------------------------------------------------------------------- */
 
 static void ring_all(struct stage *st)
 {
@@ -141,8 +141,8 @@ static void ring_all(struct stage *st)
     bells_ring(st->bells, WRITER_TEXT);
 }
 
-/* The embedding goes to the half of kv that the decision in force does not use; then the decision is
- * appended. Nothing of it is visible before that. */
+/* The embedding goes to the half of kv that the decision in force does not use; then the decision
+ * is appended. Nothing of it is visible before that. */
 static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work)
 {
     err_t e = OK;
@@ -153,9 +153,10 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
     int32_t n_tokens = 0, n_full = 0;
 
     const int32_t at = prompts_find(p->prompts, s->key);
-    if (at < 0 || !prompts_copy(p->prompts, at, s->key, p->embedding, &n_tokens, &n_full)) return OK;
-    if (n == LEDGER_DECISIONS_MAX) return FAIL(ERR_LIMIT, "the ledger holds %llu decisions",
-                                               (unsigned long long)n);
+    if (at < 0 || !prompts_copy(p->prompts, at, s->key, p->embedding, &n_tokens, &n_full))
+        return OK;
+    if (n == LEDGER_DECISIONS_MAX)
+        return FAIL(ERR_LIMIT, "the ledger holds %llu decisions", (unsigned long long)n);
     TRY(dev_upload(st->dev, p->kv.embed[n % 2].data, p->embedding,
                    tensor_bytes(p->kv.embed[n % 2])));
     TRY(dev_sync(st->dev));
@@ -211,8 +212,8 @@ static err_t write_clean_kv(struct dit_stage *p, int64_t session, int64_t first,
 {
     err_t e = OK;
     TRY(load_latents(p, session, first, n));
-    TRY(dit_pass(p->model, TENSOR_NONE, tensor_rows(p->frames, 0, n),
-                 dit_sched(p->model)->n_steps, first, sink_base));
+    TRY(dit_pass(p->model, TENSOR_NONE, tensor_rows(p->frames, 0, n), dit_sched(p->model)->n_steps,
+                 first, sink_base));
     TRY(dev_sync(p->st->dev));
 out:
     return e;
@@ -346,8 +347,11 @@ static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *
     const struct plan plan = plan_next(st->ledger, &st->conf, is_ready, p);
     if (plan.action != PLAN_WAIT) p->waiting_since_ns = 0;
     switch (plan.action) {
-    case PLAN_WAIT: return wait_for_prompt(p, &plan);
-    case PLAN_DECIDE: TRY(decide(p, &plan, did_work)); break;
+    case PLAN_WAIT:
+        return wait_for_prompt(p, &plan);
+    case PLAN_DECIDE:
+        TRY(decide(p, &plan, did_work));
+        break;
     case PLAN_SKIP_CLEAN:
         ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan.block + 1);
         *did_work = true;

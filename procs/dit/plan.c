@@ -6,8 +6,8 @@ enum { VAE_REBUILD_LATENTS = 38 };
 
 void plan_recache(const struct conf *c, int64_t at, int64_t *first, int32_t *n_frames)
 {
-    const int64_t keeps = c->dit.global_sink && at > c->dit.window ? c->dit.window - c->dit.sink
-                                                                   : c->dit.window;
+    const int64_t keeps =
+        c->dit.global_sink && at > c->dit.window ? c->dit.window - c->dit.sink : c->dit.window;
     *first = at > keeps ? at - keeps : 0;
     *n_frames = (int32_t)(at - *first);
 }
@@ -64,7 +64,8 @@ static struct plan plan_clean(const struct ledger *l, const struct conf *c, int6
     const int64_t next = ledger_session_of(l, L);
     if (is_decided(l, L) || ledger_session_is_over(l, p.session)) {
         p.action = PLAN_SKIP_CLEAN;
-    } else if (next == p.session && is_wanted(l, c, L)) { /* else decide later, with newer prompts */
+    } else if (next == p.session &&
+               is_wanted(l, c, L)) { /* else decide later, with newer prompts */
         const struct plan ahead =
             decide(l, c, (struct plan){.block = L, .session = next}, is_ready, self);
         if (ahead.action == PLAN_DECIDE) return ahead;

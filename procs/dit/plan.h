@@ -20,11 +20,11 @@ enum plan_action {
 
 struct plan {
     enum plan_action action;
-    int64_t block;     /* L; for CLEAN, L - 1 */
-    int64_t session;   /* that holds the block */
-    int64_t script;    /* DECIDE */
-    int32_t kind;      /* DECIDE: enum decision_kind */
-    int32_t sink_base; /* DECIDE */
+    int64_t block;         /* L; for CLEAN, L - 1 */
+    int64_t session;       /* that holds the block */
+    int64_t script;        /* DECIDE */
+    int32_t kind;          /* DECIDE: enum decision_kind */
+    int32_t sink_base;     /* DECIDE */
     bool waits_for_prompt; /* WAIT: a due prompt is not encoded yet */
 };
 
@@ -33,8 +33,8 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
                       bool (*is_ready)(void *self, const struct ledger_script *s), void *self);
 
 /* First frame and number of frames that the recache before a block processes, in latents of the
- * session, for a switch at frame `at` (> 0). With a kept sink and a window that has rolled, the sink
- * is not recomputed; else every frame the window holds is. */
+ * session, for a switch at frame `at` (> 0). With a kept sink and a window that has rolled, the
+ * sink is not recomputed; else every frame the window holds is. */
 void plan_recache(const struct conf *c, int64_t at, int64_t *first, int32_t *n_frames);
 
 /* Sink base after a switch at frame `at`, when it was `base` before. */

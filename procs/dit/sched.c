@@ -20,7 +20,8 @@ err_t sched_open(struct sched *s, const char *steps)
     for (;;) {
         char *end;
         const long step = strtol(at, &end, 10);
-        if (end == at || step < 1 || step >= last || s->n_steps == SCHED_STEPS_MAX)
+        if (end == at || (*end != ',' && *end != '\0') || step < 1 || step >= last ||
+            s->n_steps == SCHED_STEPS_MAX)
             return FAIL(ERR_CONFIG, "dit.steps = %s: 1 to %d falling numbers from 1 to %d", steps,
                         SCHED_STEPS_MAX, TABLE);
         s->sigma[s->n_steps] = sigma_of(TABLE - (int32_t)step);

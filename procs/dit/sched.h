@@ -2,8 +2,8 @@
  *
  * Flow matching with shift 5: sigma_i = 5 r_i / (1 + 4 r_i) for r_i = 1 - i/1000, t_i = 1000
  * sigma_i, in f32. A configured step s (1..1000) is an index from the end of that table: it runs at
- * table entry 1000 - s. LongLive's 1000,750,500,250 thus run at t = 1000, 937.5, 833.33331298828125,
- * 625. Esser et al. 2024, arXiv:2403.03206, section 5.3.2 (timestep shift).
+ * table entry 1000 - s. LongLive's 1000,750,500,250 thus run at t = 1000, 937.5,
+ * 833.33331298828125, 625. Esser et al. 2024, arXiv:2403.03206, section 5.3.2 (timestep shift).
  */
 #ifndef PROCS_DIT_SCHED_H
 #define PROCS_DIT_SCHED_H

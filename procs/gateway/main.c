@@ -1,7 +1,7 @@
 /* main.c - longlived-gateway: jobs and prompts in, frames out, and the pace of it all.
  *
- * It answers requests (ROUTER on gateway.ctl), keeps the ledger's sessions and script, raises `want`
- * and puts finished frames into the output. The running session is session.c.
+ * It answers requests (ROUTER on gateway.ctl), keeps the ledger's sessions and script, raises
+ * `want` and puts finished frames into the output. The running session is session.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ struct gateway {
     int32_t n_receipts;
     int64_t rate_at_ns; /* second in which prompts are counted */
     int32_t rate_n;
-    struct msg msg;     /* in hand */
+    struct msg msg; /* in hand */
     uint8_t wire[SOCK_MESSAGE_MAX];
 };
 
@@ -82,7 +82,7 @@ out:
     return e;
 }
 
-/* --- answers -------------------------------------------------------------------------------------- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 static void answer(struct gateway *g, const uint8_t *peer, size_t n_peer)
 {
@@ -147,7 +147,7 @@ static void send_receipts(struct gateway *g, bool *did_work)
     g->n_receipts = kept;
 }
 
-/* --- requests ------------------------------------------------------------------------------------- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 static err_t check_rate(struct gateway *g)
 {
@@ -157,7 +157,8 @@ static err_t check_rate(struct gateway *g)
         g->rate_n = 0;
     }
     if (++g->rate_n > g->st->conf.gateway.prompt_rate_max)
-        return FAIL(ERR_AGAIN, "more than %d prompts a second", g->st->conf.gateway.prompt_rate_max);
+        return FAIL(ERR_AGAIN, "more than %d prompts a second",
+                    g->st->conf.gateway.prompt_rate_max);
     return OK;
 }
 

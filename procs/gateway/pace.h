@@ -10,8 +10,8 @@
 
 struct pace {
     int32_t fps;
-    int64_t t0_ns;      /* when frame 0 was due */
-    int64_t n_late;     /* frames presented more than half a frame period after their time */
+    int64_t t0_ns;  /* when frame 0 was due */
+    int64_t n_late; /* frames presented more than half a frame period after their time */
     int64_t late_ns_max;
 };
 

@@ -44,7 +44,7 @@ static void ring_all(const struct session *s)
     bells_ring(s->st->bells, WRITER_VAE);
 }
 
-/* --- failing ------------------------------------------------------------------------------------ */
+/* --- failing ---------------------------------------------------------------------------------- */
 
 static void close_output(struct session *s)
 {
@@ -69,7 +69,7 @@ static void fail_job(struct session *s, err_t e)
     session_finish(s);
 }
 
-/* --- the script ---------------------------------------------------------------------------------- */
+/* --- the script ------------------------------------------------------------------------------- */
 
 /* Where the text already lies in the ledger, or -1: repeated prompts take no room. */
 static int64_t find_text(const struct ledger *l, const uint8_t *key, uint32_t n_bytes)
@@ -144,14 +144,13 @@ static err_t append_scripts(struct session *s)
     for (int64_t i = count_scripted(s, s->at); i < v->n_prompts; i++) {
         const struct job_prompt *p = &v->prompts[i];
         TRY(append_script(s, p->text, s->at,
-                          p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block,
-                          0));
+                          p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block, 0));
     }
 out:
     return e;
 }
 
-/* --- jobs and sessions ----------------------------------------------------------------------------- */
+/* --- jobs and sessions ------------------------------------------------------------------------ */
 
 static void wrote(void *self, int64_t stream_bytes)
 {
@@ -200,8 +199,11 @@ out:
 /* The session at s->at, new or found: its prompts, then its output. */
 static void enter_session(struct session *s)
 {
+    s->n_put = (int64_t)ledger_read(&page(s)->n_committed) - record(s)->first_frame;
+    s->n_shown = s->n_put;
     err_t e = append_scripts(s);
-    if (e == OK && !has_failed(s)) e = open_output(s);
+    if (has_failed(s)) session_finish(s); /* a predecessor failed, and may have died before this */
+    else if (e == OK) e = open_output(s);
     if (e != OK) fail_job(s, e);
     log_info("session", "session=%lld first_block=%lld frames=%lld", (long long)s->at,
              (long long)record(s)->first_block, (long long)s->n_put);
@@ -309,8 +311,7 @@ void session_finish(struct session *s)
 {
     if (!s->job || s->at < 0) return;
     struct ledger_session *r = record(s);
-    const int64_t wanted =
-        (int64_t)ledger_read(&page(s)->want) / block_len(s) - r->first_block;
+    const int64_t wanted = (int64_t)ledger_read(&page(s)->want) / block_len(s) - r->first_block;
     const int64_t end = ledger_session_end(r);
     if (wanted <= 0) ledger_publish(&r->n_blocks, LEDGER_VOID);
     else if (r->first_block + wanted < end) ledger_publish(&r->n_blocks, (uint64_t)wanted);
@@ -323,7 +324,7 @@ void session_close(struct session *s)
     job_free(&s->job);
 }
 
-/* --- frames ---------------------------------------------------------------------------------------- */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 /* Frames of the session that vae has committed. */
 static int64_t frames_made(const struct session *s)
@@ -349,9 +350,8 @@ static void raise_want(struct session *s)
     const struct conf *c = &s->st->conf;
     const int64_t NB = block_len(s), end = ledger_session_end(r);
     if (!has_prompt(s)) return; /* so that a session without prompts can end without blocks */
-    int64_t want = s->job->is_live
-                       ? pace_want(s->n_shown, c->run.ahead_ms, c->run.fps, (int32_t)NB)
-                       : ((s->n_put + 3) / 4 / NB + LEAD_BLOCKS) * NB;
+    int64_t want = s->job->is_live ? pace_want(s->n_shown, c->run.ahead_ms, c->run.fps, (int32_t)NB)
+                                   : ((s->n_put + 3) / 4 / NB + LEAD_BLOCKS) * NB;
     want += r->first_block * NB;
     if (end != INT64_MAX && want > end * NB) want = end * NB;
     if (want <= (int64_t)ledger_read(&page(s)->want)) return;
@@ -448,7 +448,7 @@ int32_t session_wait_ms(const struct session *s)
     return ms < 1 ? 1 : ms < STAGE_POLL_MS ? (int32_t)ms : STAGE_POLL_MS;
 }
 
-/* --- prompts from clients ---------------------------------------------------------------------------- */
+/* --- prompts from clients --------------------------------------------------------------------- */
 
 err_t session_prompt(struct session *s, const char *text, uint64_t request, int64_t *script)
 {

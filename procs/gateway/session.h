@@ -2,8 +2,9 @@
  *
  * RUN_DIR/job.json says what is asked, the ledger what has been begun, the output file how far it
  * is. All of it is read again after a death, so nothing here must be remembered. A job that fails
- * (output that cannot be written) leaves its status in the ledger and one line in RUN_DIR/job.error;
- * the blocks that were already allowed are made and dropped, and the pipeline stays up.
+ * (output that cannot be written) leaves its status in the ledger and one line in
+ * RUN_DIR/job.error; the blocks that were already allowed are made and dropped, and the pipeline
+ * stays up.
  */
 #ifndef GATEWAY_SESSION_H
 #define GATEWAY_SESSION_H
@@ -24,9 +25,9 @@ struct session {
     const struct prompts *prompts;
     struct frames frames;
     char plugin_dir[512];
-    struct job *job;       /* NULL: none runs */
-    int64_t at;            /* index of the running session; -1 between two */
-    struct out *out;       /* NULL: no output asked, or given up */
+    struct job *job; /* NULL: none runs */
+    int64_t at;      /* index of the running session; -1 between two */
+    struct out *out; /* NULL: no output asked, or given up */
     struct hashes *hashes;
     struct pace pace;
     bool is_paced_yet;

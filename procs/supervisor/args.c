@@ -70,7 +70,8 @@ static const struct {
     [CMD_SERVE] = {"serve", NULL, "live: an endless video; prompts from standard input"},
     [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it"},
-    [CMD_HELP] = {"help", "[COMMAND | config]", "explains a command, or every key of the configuration"},
+    [CMD_HELP] = {"help", "[COMMAND | config]",
+                  "explains a command, or every key of the configuration"},
 };
 
 const char *args_name(enum command c)
@@ -136,14 +137,20 @@ static err_t put(struct args *a, const struct option *o, const char *value)
 {
     void *at = (char *)a + o->at;
     switch (o->kind) {
-    case FLAG: *(bool *)at = true; return OK;
-    case TEXT: *(const char **)at = value; return OK;
-    case COUNT: return read_int(o->name, value, 1, ARGS_BLOCKS_MAX, at);
-    case NUMBER: return read_int(o->name, value, 0, INT64_MAX, at);
-    case SECONDS: return read_seconds(o->name, value, at);
+    case FLAG:
+        *(bool *)at = true;
+        return OK;
+    case TEXT:
+        *(const char **)at = value;
+        return OK;
+    case COUNT:
+        return read_int(o->name, value, 1, ARGS_BLOCKS_MAX, at);
+    case NUMBER:
+        return read_int(o->name, value, 0, INT64_MAX, at);
+    case SECONDS:
+        return read_seconds(o->name, value, at);
     case SETS:
-        if (a->n_sets == ARGS_SETS_MAX)
-            return FAIL(ERR_USAGE, "--set: at most %d", ARGS_SETS_MAX);
+        if (a->n_sets == ARGS_SETS_MAX) return FAIL(ERR_USAGE, "--set: at most %d", ARGS_SETS_MAX);
         a->sets[a->n_sets++] = value;
         return OK;
     }

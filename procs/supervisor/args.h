@@ -30,10 +30,10 @@ struct args {
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress;
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;
-    int64_t n_blocks;  /* 0: not given */
-    int64_t seed;      /* -1: not given */
+    int64_t n_blocks;   /* 0: not given */
+    int64_t seed;       /* -1: not given */
     int64_t seconds_ms; /* 0: not given */
-    int64_t status_fd; /* -1; up in the background tells its parent through it */
+    int64_t status_fd;  /* -1; up in the background tells its parent through it */
     bool foreground, json, kill, quiet, keep_run;
 };
 
@@ -44,7 +44,7 @@ MUST_USE err_t args_parse(struct args *a, int argc, char **argv);
 MUST_USE err_t args_check(const struct args *a);
 
 const char *args_name(enum command c);
-void args_help(FILE *f);                      /* all commands */
+void args_help(FILE *f); /* all commands */
 void args_help_command(enum command c, FILE *f);
 void args_usage(FILE *f); /* four lines at most */
 

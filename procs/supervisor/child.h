@@ -22,8 +22,8 @@ struct child_conf {
 };
 
 struct child {
-    pid_t pid;  /* 0: none */
-    int pidfd;  /* readable when it has ended; -1: none */
+    pid_t pid; /* 0: none */
+    int pidfd; /* readable when it has ended; -1: none */
     bool has_group;
 };
 

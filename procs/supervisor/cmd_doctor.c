@@ -75,18 +75,14 @@ static void check_programs(struct doctor *d)
         is_missing = true;
         strcat(strcat(missing, " longlived-"), names[i]);
     }
-    if (is_missing)
-        say(d, BAD, "programs", missing, "run make");
-    else
-        say(d, GOOD, "programs", d->bin_dir, "");
+    if (is_missing) say(d, BAD, "programs", missing, "run make");
+    else say(d, GOOD, "programs", d->bin_dir, "");
 }
 
 static void check_mp4(struct doctor *d)
 {
-    if (pipeline_check_mp4(d->bin_dir) == OK)
-        say(d, GOOD, "mp4", "can be written", "");
-    else
-        say(d, NOTE, "mp4", "cannot be written", err_text());
+    if (pipeline_check_mp4(d->bin_dir) == OK) say(d, GOOD, "mp4", "can be written", "");
+    else say(d, NOTE, "mp4", "cannot be written", err_text());
 }
 
 static void check_ffmpeg(struct doctor *d)
@@ -126,10 +122,8 @@ static void check_devices(struct doctor *d)
                                  c ? c->place.vae : "cuda:0"};
     for (int i = 0; i < 3; i++) {
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0) continue;
-        if (dev_check(names[i]) == OK)
-            say(d, GOOD, "device", names[i], "");
-        else
-            say(d, c ? BAD : NOTE, "device", err_text(), c ? "change [place]" : "use cpu");
+        if (dev_check(names[i]) == OK) say(d, GOOD, "device", names[i], "");
+        else say(d, c ? BAD : NOTE, "device", err_text(), c ? "change [place]" : "use cpu");
     }
 }
 

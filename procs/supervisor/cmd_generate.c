@@ -43,7 +43,8 @@ static err_t check_writable(const char *path)
     slash[slash == dir] = 0;
     if (stat(dir, &st) != 0 || access(dir, W_OK | X_OK) != 0)
         return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(ENOTDIR));
+    if (!S_ISDIR(st.st_mode))
+        return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(ENOTDIR));
     if (stat(path, &st) != 0) return OK;
     if (S_ISDIR(st.st_mode)) return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(EISDIR));
     if (access(path, W_OK) != 0)
@@ -64,10 +65,8 @@ static err_t numbered(const char *path, int32_t i, int32_t n, char **out)
         return *out ? OK : FAIL(ERR_NOMEM, "path");
     }
     int n_name;
-    if (n == 1)
-        n_name = snprintf(name, sizeof name, "%s", path);
-    else
-        n_name = snprintf(name, sizeof name, "%.*s-%03d%s", (int)(dot - path), path, (int)i, dot);
+    if (n == 1) n_name = snprintf(name, sizeof name, "%s", path);
+    else n_name = snprintf(name, sizeof name, "%.*s-%03d%s", (int)(dot - path), path, (int)i, dot);
     if (n_name < 0 || n_name >= PATH_BYTES) return FAIL(ERR_WRITE, "%.60s...: too long", path);
     TRY(absolute(name, out));
     TRY(check_writable(*out));
@@ -174,8 +173,8 @@ static void report(const struct args *a, const struct job *job, const struct con
     if (job->n_videos > 1) snprintf(more, sizeof more, " and %d more", (int)job->n_videos - 1);
     fprintf(a->cmd == CMD_SERVE ? stderr : stdout, "%s%s: %lld frames, %.2f s, %.1f fps%s\n",
             job->videos[0].out[0] ? job->videos[0].out : "live", more, (long long)r->n_frames,
-            (double)r->n_frames / c->run.fps,
-            r->took_s > 0 ? (double)r->n_frames / r->took_s : 0.0, r->was_asked ? ", ended" : "");
+            (double)r->n_frames / c->run.fps, r->took_s > 0 ? (double)r->n_frames / r->took_s : 0.0,
+            r->was_asked ? ", ended" : "");
 }
 
 /* The job through the pipeline, and its end. The pipeline's own reason says more than the job's. */
@@ -207,15 +206,14 @@ err_t cmd_generate(const struct args *a, const char *bin_dir)
         TRY(rundir_path(run_dir, a->run, "main"));
         if (rundir_holder(run_dir) != 0) {
             if (a->conf || a->n_sets) {
-                e = FAIL(ERR_USAGE, "generate: a pipeline runs in %s: -c and --set are up's", run_dir);
+                e = FAIL(ERR_USAGE, "generate: a pipeline runs in %s: -c and --set are up's",
+                         run_dir);
                 goto out;
             }
             TRY(pipeline_attach(p, run_dir, bin_dir));
             e = prepare(&job, a, &p->conf, bin_dir);
-            if (e == OK)
-                e = run(p, a, job);
-            else
-                (void)!pipeline_end(p);
+            if (e == OK) e = run(p, a, job);
+            else (void)!pipeline_end(p);
             goto out;
         }
     }

@@ -25,8 +25,8 @@ static void add_stage(json_t *o, const struct ledger *l, enum ledger_writer w)
     json_object_set_new(o, "phase", json_string(phase < PHASES ? ledger_phase_names[phase] : "?"));
     set(o, "unit", ledger_read(&h->unit));
     set(o, "n_units", n_units);
-    json_object_set_new(
-        o, "beat_age_ms", json_real(beat_ns ? (double)(now_ns() - beat_ns) / NS_PER_MS : -1));
+    json_object_set_new(o, "beat_age_ms",
+                        json_real(beat_ns ? (double)(now_ns() - beat_ns) / NS_PER_MS : -1));
     json_object_set_new(o, "unit_ms", json_real((double)ledger_read(&h->unit_ns) / NS_PER_MS));
     json_object_set_new(
         o, "unit_ms_mean",
@@ -130,10 +130,8 @@ err_t cmd_status(const struct args *a, const char *bin_dir)
         e = FAIL(ERR_BUG, "status: the supervisor's answer is not JSON");
         goto out;
     }
-    if (a->json)
-        json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-    else
-        print_table(o);
+    if (a->json) json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    else print_table(o);
     if (a->json) printf("\n");
 out:
     json_decref(o);

@@ -123,7 +123,8 @@ void control_answer(struct control *c, int32_t conn, const char *text)
 {
     MUST(conn >= 0 && conn < CONTROL_CONNS);
     if (c->conns[conn].fd < 0) return;
-    /* A fresh socket's buffer holds the longest answer; one who does not read it is not waited for. */
+    /* A fresh socket's buffer holds the longest answer; one who does not read it is not waited for.
+     */
     send(c->conns[conn].fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
     drop(c, conn);
 }

@@ -1,4 +1,5 @@
-/* control.h - the supervisor's own socket, RUN_DIR/super.sock: one request line, an answer until EOF.
+/* control.h - the supervisor's own socket, RUN_DIR/super.sock: one request line, an answer until
+ * EOF.
  *
  *   status              one line of JSON
  *   down                stops the pipeline; EOF when the supervisor is gone

@@ -49,10 +49,8 @@ static void rotate(struct log_pipe *p)
     close(p->file_fd);
     for (int i = LOG_FILES - 1; i > 0; i--) {
         snprintf(to, sizeof to, "%s.log.%d", p->name, i);
-        if (i == 1)
-            snprintf(from, sizeof from, "%s.log", p->name);
-        else
-            snprintf(from, sizeof from, "%s.log.%d", p->name, i - 1);
+        if (i == 1) snprintf(from, sizeof from, "%s.log", p->name);
+        else snprintf(from, sizeof from, "%s.log.%d", p->name, i - 1);
         renameat(p->dir_fd, from, p->dir_fd, to);
     }
     open_file(p);
@@ -104,8 +102,7 @@ static void end_line(struct log_pipe *p)
     for (int32_t i = 0; i < p->n_line; i++) /* a log is looked at on a terminal */
         if ((unsigned char)p->line[i] < 32 || p->line[i] == 127) p->line[i] = ' ';
     if (p->n_line > 0) append(p, p->line, p->n_line);
-    if (strncmp(p->line, "level=error ", 12) == 0)
-        log_sentence(p->line, p->error, sizeof p->error);
+    if (strncmp(p->line, "level=error ", 12) == 0) log_sentence(p->line, p->error, sizeof p->error);
     /* Why a job failed is said once, by the command that gave it. */
     if (strncmp(p->line, "level=warn ", 11) == 0 && strstr(p->line, " msg=\"") &&
         !strstr(p->line, " ev=job_failed "))
@@ -117,10 +114,8 @@ static void end_line(struct log_pipe *p)
 static void take(struct log_pipe *p, const char *bytes, ssize_t n)
 {
     for (ssize_t i = 0; i < n; i++) {
-        if (bytes[i] == '\n')
-            end_line(p);
-        else if (p->n_line < LOG_LINE_MAX - 1)
-            p->line[p->n_line++] = bytes[i];
+        if (bytes[i] == '\n') end_line(p);
+        else if (p->n_line < LOG_LINE_MAX - 1) p->line[p->n_line++] = bytes[i];
         else if (!p->is_cut) {
             p->is_cut = true;
             p->n_dropped++;

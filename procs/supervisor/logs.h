@@ -22,8 +22,8 @@ struct log_pipe {
     char name[32]; /* of the file: NAME.log */
     char line[LOG_LINE_MAX];
     int32_t n_line;
-    bool is_cut;               /* the rest of this line is dropped */
-    char error[LOG_TEXT_MAX];  /* msg of the last level=error line; "" none */
+    bool is_cut;                /* the rest of this line is dropped */
+    char error[LOG_TEXT_MAX];   /* msg of the last level=error line; "" none */
     char warning[LOG_TEXT_MAX]; /* msg of the last level=warn line that has one; "" none */
 };
 

@@ -175,8 +175,7 @@ void pipeline_lib_dir(const char *bin_dir, char *out, size_t cap)
     const size_t n = strlen(bin_dir);
     if (n >= 3 && strcmp(bin_dir + n - 3, "bin") == 0) /* build/san-bin has build/san-lib */
         snprintf(out, cap, "%.*slib", (int)(n - 3), bin_dir);
-    else
-        snprintf(out, cap, "%s/../lib", bin_dir);
+    else snprintf(out, cap, "%s/../lib", bin_dir);
 }
 
 err_t pipeline_check_mp4(const char *bin_dir)

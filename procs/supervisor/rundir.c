@@ -20,14 +20,10 @@ err_t rundir_path(char out[RUNDIR_PATH_MAX], const char *wish, const char *name)
 {
     char cwd[4096] = "";
     int n;
-    if (!wish || !*wish)
-        n = snprintf(out, RUNDIR_PATH_MAX, SHM "%u/%s", (unsigned)getuid(), name);
-    else if (*wish == '/')
-        n = snprintf(out, RUNDIR_PATH_MAX, "%s", wish);
-    else if (getcwd(cwd, sizeof cwd))
-        n = snprintf(out, RUNDIR_PATH_MAX, "%s/%s", cwd, wish);
-    else
-        return FAIL(ERR_CONFIG, "run directory %s: %s", wish, strerror(errno));
+    if (!wish || !*wish) n = snprintf(out, RUNDIR_PATH_MAX, SHM "%u/%s", (unsigned)getuid(), name);
+    else if (*wish == '/') n = snprintf(out, RUNDIR_PATH_MAX, "%s", wish);
+    else if (getcwd(cwd, sizeof cwd)) n = snprintf(out, RUNDIR_PATH_MAX, "%s/%s", cwd, wish);
+    else return FAIL(ERR_CONFIG, "run directory %s: %s", wish, strerror(errno));
     if (n < 0 || n >= RUNDIR_PATH_MAX)
         return FAIL(ERR_CONFIG, "run directory %s: longer than %d bytes with its path",
                     wish && *wish ? wish : name, RUNDIR_PATH_MAX - 1);
@@ -49,6 +45,8 @@ static err_t make_dir(const char *path)
 {
     struct stat st;
     if (mkdir(path, 0700) == 0) return OK;
+    if (errno == ENOENT && strncmp(path, SHM, strlen(SHM)) == 0) /* the parent went again */
+        return FAIL(ERR_AGAIN, "run directory %s: %s", path, strerror(errno));
     if (errno != EEXIST) return FAIL(ERR_CONFIG, "run directory %s: %s", path, strerror(errno));
     if (lstat(path, &st) != 0)
         return FAIL(ERR_AGAIN, "run directory %s: %s", path, strerror(errno));
@@ -103,8 +101,7 @@ static void empty(int dir_fd, dev_t dev, int depth, int32_t *n_left, const char 
         if (is_kept(e->d_name, keep)) continue;
         if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || st.st_dev != dev) continue;
         if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX) {
-            const int sub =
-                openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+            const int sub = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (sub >= 0) {
                 empty(sub, dev, depth + 1, n_left, NULL);
                 close(sub);
@@ -139,22 +136,29 @@ static pid_t pid_in(int fd)
     return pid > 0 && pid < INT32_MAX ? (pid_t)pid : 0;
 }
 
+/* Or has the last holder moved it away between our open and now? */
+static bool is_at_its_path(const struct rundir *r)
+{
+    struct stat ours, there;
+    return fstat(r->dir_fd, &ours) == 0 && lstat(r->path, &there) == 0 &&
+           ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
 static err_t lock(struct rundir *r)
 {
     struct stat ours, there;
     char text[16];
     r->lock_fd = openat(r->dir_fd, LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (r->lock_fd < 0) return FAIL(ERR_CONFIG, "%s/" LOCK ": %s", r->path, strerror(errno));
+    if (r->lock_fd < 0)
+        return FAIL(errno == ENOENT ? ERR_AGAIN : ERR_CONFIG, "%s/" LOCK ": %s", r->path,
+                    strerror(errno));
     if (take_lock(r->lock_fd) != 0) {
         if (errno != EAGAIN && errno != EACCES)
             return FAIL(ERR_CONFIG, "%s/" LOCK ": %s", r->path, strerror(errno));
-        return FAIL(ERR_RUNNING, "already running in %s, pid %d", r->path,
-                    (int)pid_in(r->lock_fd));
+        return FAIL(ERR_RUNNING, "already running in %s, pid %d", r->path, (int)pid_in(r->lock_fd));
     }
-    /* The last holder may have removed the directory between our open and our lock. */
     if (fstat(r->lock_fd, &ours) != 0 || fstatat(r->dir_fd, LOCK, &there, 0) != 0 ||
-        ours.st_ino != there.st_ino || fstat(r->dir_fd, &ours) != 0 ||
-        lstat(r->path, &there) != 0 || ours.st_ino != there.st_ino)
+        ours.st_ino != there.st_ino || !is_at_its_path(r))
         return FAIL(ERR_AGAIN, "%s is being removed", r->path);
     const int n = snprintf(text, sizeof text, "%d\n", (int)getpid());
     if (ftruncate(r->lock_fd, 0) != 0 || pwrite(r->lock_fd, text, (size_t)n, 0) != n)
@@ -184,13 +188,17 @@ static err_t open_once(struct rundir *r)
         goto out;
     }
     TRY(check_owned(r->path, &st));
-    if (fstatat(r->dir_fd, MARKER, &st, AT_SYMLINK_NOFOLLOW) != 0 && !is_empty(r->dir_fd)) {
-        e = FAIL(ERR_CONFIG, "run directory %s exists and is not one of longlived's", r->path);
+    /* In this order: of what longlived makes in a new directory, the marker is first. */
+    if (!is_empty(r->dir_fd) && fstatat(r->dir_fd, MARKER, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        e = is_at_its_path(r)
+                ? FAIL(ERR_CONFIG, "run directory %s exists and is not one of longlived's", r->path)
+                : FAIL(ERR_AGAIN, "%s is being removed", r->path);
         goto out;
     }
     marker = openat(r->dir_fd, MARKER, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (marker < 0 || fchmod(r->dir_fd, 0700) != 0) {
-        e = FAIL(ERR_CONFIG, "run directory %s: %s", r->path, strerror(errno));
+        e = FAIL(errno == ENOENT ? ERR_AGAIN : ERR_CONFIG, "run directory %s: %s", r->path,
+                 strerror(errno));
         goto out;
     }
     TRY(lock(r));
@@ -218,28 +226,37 @@ err_t rundir_open(struct rundir *out, const char *path)
     return e;
 }
 
+/* Out of the way first, in one act: a newcomer finds the whole directory of ours, held, or none.
+ * One who has opened this one may still put a marker and a lock into it, before it sees that it is
+ * no longer at its path; hence several turns. */
+static void remove_dir(struct rundir *r)
+{
+    char gone[RUNDIR_PATH_MAX + 32];
+    snprintf(gone, sizeof gone, "%s.gone-%d", r->path, (int)getpid());
+    const char *path = rename(r->path, gone) == 0 ? gone : r->path;
+    for (int i = 0; i < 100; i++) {
+        empty_all_but(r->dir_fd, NULL);
+        if (rmdir(path) == 0 || errno != ENOTEMPTY) break;
+        usleep(1000);
+    }
+    if (strncmp(r->path, SHM, strlen(SHM)) == 0) {
+        *strrchr(r->path, '/') = 0;
+        rmdir(r->path); /* goes only when it is empty */
+    }
+}
+
 void rundir_close(struct rundir *r, bool is_log_kept)
 {
     static const char *const log_stays[] = {"log", MARKER, NULL};
     static const char *const lock_stays[] = {LOCK, MARKER, NULL};
     struct stat st;
     if (r->dir_fd < 0) return;
-    if (fstatat(r->dir_fd, MARKER, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        close_fds(r); /* somebody made it something else: not ours to empty */
-        return;
-    }
-    if (is_log_kept) {
-        empty_all_but(r->dir_fd, log_stays);
-    } else {
-        /* Marker and lock last: until then a newcomer sees a directory of ours, and held. */
-        empty_all_but(r->dir_fd, lock_stays);
-        unlinkat(r->dir_fd, LOCK, 0);
-        unlinkat(r->dir_fd, MARKER, 0);
-        rmdir(r->path);
-        if (strncmp(r->path, SHM, strlen(SHM)) == 0) {
-            *strrchr(r->path, '/') = 0;
-            rmdir(r->path); /* goes only when it is empty */
-        }
+    const bool is_ours = fstatat(r->dir_fd, MARKER, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (is_ours && is_log_kept) empty_all_but(r->dir_fd, log_stays);
+    if (is_ours && !is_log_kept) {
+        empty_all_but(r->dir_fd,
+                      lock_stays); /* the bulk: killed here, it is still found and ours */
+        remove_dir(r);
     }
     close_fds(r);
 }

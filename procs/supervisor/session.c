@@ -82,8 +82,7 @@ static err_t job_error(const struct session *s, int32_t status)
     snprintf(path, sizeof path, "%s/job.error", s->p->run);
     if (file_read(path, 4096, &text, &n_text) == OK && text[0] && text[0] != '\n')
         e = FAIL(e, "%.*s", (int)strcspn(text, "\n"), text);
-    else
-        e = FAIL(e, "gateway: the session ended with status %d", (int)status);
+    else e = FAIL(e, "gateway: the session ended with status %d", (int)status);
     free(text);
     return e;
 }
@@ -101,8 +100,7 @@ static void start_feed(struct session *s, const struct ledger *l)
     if (!s->takes_stdin || s->is_fed || ledger_read(&l->gateway.job) < s->job->id) return;
     s->is_fed = true;
     if (fcntl(STDIN_FILENO, F_GETFD) < 0) return;
-    if (start_ctl(s, &s->feed, "feed", true) != OK)
-        fprintf(stderr, "longlived: %s\n", err_text());
+    if (start_ctl(s, &s->feed, "feed", true) != OK) fprintf(stderr, "longlived: %s\n", err_text());
 }
 
 static err_t take_signals(struct session *s)

@@ -12,8 +12,8 @@
 
 struct session_result {
     int64_t n_frames;
-    double took_s;   /* from the job's acceptance */
-    bool was_asked;  /* ended by a signal */
+    double took_s;  /* from the job's acceptance */
+    bool was_asked; /* ended by a signal */
 };
 
 /* Waits until the pipeline serves, gives it the job (whose id is set here), waits for its end. The

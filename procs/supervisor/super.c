@@ -31,8 +31,8 @@ struct proc {
     int ready_fd; /* -1: none, or it has said it */
     uint64_t progress_at_start;
     char last_exit[32];
-    int32_t asked_conn;     /* control connection that waits for the next one to serve; -1 */
-    uint64_t asked_starts;  /* n_starts when it asked */
+    int32_t asked_conn;    /* control connection that waits for the next one to serve; -1 */
+    uint64_t asked_starts; /* n_starts when it asked */
 };
 
 struct super {
@@ -51,14 +51,15 @@ struct super {
     struct proc procs[PROCS];
     bool is_stopping;
     int64_t opened_ns;
-    int64_t stepped_ns, grace_ns; /* last step; beats before grace_ns are not held against a stage */
+    int64_t stepped_ns,
+        grace_ns; /* last step; beats before grace_ns are not held against a stage */
     err_t verdict;
     char sentence[LOG_TEXT_MAX + 200];
 };
 
 /* An event of ours: in super.log, and for somebody who watches. */
-static void __attribute__((format(printf, 3, 4))) tell(struct super *s, enum super_proc i,
-                                                       const char *fmt, ...)
+static void __attribute__((format(printf, 3, 4)))
+tell(struct super *s, enum super_proc i, const char *fmt, ...)
 {
     char text[LOG_TEXT_MAX + 100], line[LOG_TEXT_MAX + 200];
     va_list ap;
@@ -71,7 +72,7 @@ static void __attribute__((format(printf, 3, 4))) tell(struct super *s, enum sup
     if (s->is_verbose) fprintf(stderr, "longlived: %s: %s\n", super_proc_names[i], text);
 }
 
-/* --- what the ledger says ---------------------------------------------------------------------- */
+/* --- what the ledger says --------------------------------------------------------------------- */
 
 static const struct ledger_head *head_of(const struct super *s, enum super_proc i)
 {
@@ -85,14 +86,17 @@ static uint64_t progress_of(const struct super *s, enum super_proc i)
     const struct ledger *l = s->ledger;
     if (!l) return 0;
     switch (i) {
-    case PROC_TEXT: return ledger_read(&l->text.n_encoded) + ledger_read(&l->text.n_scripts_seen);
+    case PROC_TEXT:
+        return ledger_read(&l->text.n_encoded) + ledger_read(&l->text.n_scripts_seen);
     case PROC_DIT:
         return ledger_read(&l->dit.n_latents_blocks) + ledger_read(&l->dit.n_clean_blocks);
-    case PROC_VAE: return ledger_read(&l->vae.n_latents);
+    case PROC_VAE:
+        return ledger_read(&l->vae.n_latents);
     case PROC_GATEWAY:
         return ledger_read(&l->gateway.n_committed) + ledger_read(&l->gateway.n_scripts) +
                ledger_read(&l->gateway.n_sessions) + ledger_read(&l->gateway.job_done);
-    default: return 0;
+    default:
+        return 0;
     }
 }
 
@@ -101,7 +105,7 @@ static void look_for_ledger(struct super *s)
     if (!s->ledger && ledger_map(s->dir->path, &s->ledger) != OK) s->ledger = NULL;
 }
 
-/* --- doing what the policy says ---------------------------------------------------------------- */
+/* --- doing what the policy says --------------------------------------------------------------- */
 
 static void do_event(struct super *s, enum super_proc i, enum policy_event ev);
 
@@ -139,7 +143,8 @@ static void act(struct super *s, enum super_proc i, enum policy_action action)
 {
     struct proc *p = &s->procs[i];
     switch (action) {
-    case ACTION_NONE: break;
+    case ACTION_NONE:
+        break;
     case ACTION_SPAWN:
         if (spawn(s, i) != OK) {
             tell(s, i, "%s", err_text());
@@ -148,12 +153,16 @@ static void act(struct super *s, enum super_proc i, enum policy_action action)
             tell(s, i, "starts again");
         }
         break;
-    case ACTION_TERM: child_signal(&p->child, SIGTERM); break;
+    case ACTION_TERM:
+        child_signal(&p->child, SIGTERM);
+        break;
     case ACTION_ABORT:
         tell(s, i, "no sign of life, ended");
         child_signal(&p->child, SIGABRT);
         break;
-    case ACTION_KILL: child_signal(&p->child, SIGKILL); break;
+    case ACTION_KILL:
+        child_signal(&p->child, SIGKILL);
+        break;
     }
 }
 
@@ -179,18 +188,16 @@ static void conclude_death(struct super *s, enum super_proc i, const struct poli
     const char *unit = i == PROC_DIT ? "block" : i == PROC_VAE ? "latent" : "unit";
     char text[LOG_TEXT_MAX + 200];
     if (v == VERDICT_FINAL) {
-        if (p->log.error[0])
-            snprintf(text, sizeof text, "%s: %s", name, p->log.error);
-        else
-            snprintf(text, sizeof text, "%s: ended with status %d", name, d->number);
+        if (p->log.error[0]) snprintf(text, sizeof text, "%s: %s", name, p->log.error);
+        else snprintf(text, sizeof text, "%s: ended with status %d", name, d->number);
         conclude(s, policy_code_of(d->number), text);
         return;
     }
-    int n = snprintf(text, sizeof text, "%s: gave up at %s %llu after %d deaths %s, last: %s", name,
-                     unit, (unsigned long long)d->unit,
-                     v == VERDICT_POISON ? s->limits.n_faults_max : s->limits.n_deaths_max,
-                     v == VERDICT_POISON ? "by its own fault there" : "in a short time",
-                     p->last_exit);
+    int n =
+        snprintf(text, sizeof text, "%s: gave up at %s %llu after %d deaths %s, last: %s", name,
+                 unit, (unsigned long long)d->unit,
+                 v == VERDICT_POISON ? s->limits.n_faults_max : s->limits.n_deaths_max,
+                 v == VERDICT_POISON ? "by its own fault there" : "in a short time", p->last_exit);
     if (p->log.error[0] && n > 0 && n < (int)sizeof text)
         snprintf(text + n, sizeof text - (size_t)n, " (%s)", p->log.error);
     conclude(s, ERR_GAVE_UP, text);
@@ -229,7 +236,7 @@ static void died(struct super *s, enum super_proc i, int status)
     if (i == PROC_KEEPER) keeper_died(s);
 }
 
-/* --- order ------------------------------------------------------------------------------------- */
+/* --- order ------------------------------------------------------------------------------------ */
 
 static bool any_runs(const struct super *s, enum super_proc from, enum super_proc to)
 {
@@ -268,7 +275,7 @@ static void check_beats(struct super *s, int64_t at_ns)
     }
 }
 
-/* --- control ----------------------------------------------------------------------------------- */
+/* --- control ---------------------------------------------------------------------------------- */
 
 static void answer_status(struct super *s, int32_t conn)
 {
@@ -276,21 +283,21 @@ static void answer_status(struct super *s, int32_t conn)
     size_t n = (size_t)snprintf(text, sizeof text,
                                 "{\"pid\":%d,\"state\":\"%s\",\"up_s\":%.1f,\"processes\":[",
                                 (int)getpid(),
-                                s->is_stopping        ? "stopping"
-                                : super_is_ready(s)   ? "running"
-                                                      : "starting",
+                                s->is_stopping      ? "stopping"
+                                : super_is_ready(s) ? "running"
+                                                    : "starting",
                                 (double)(now_ns() - s->opened_ns) / NS_PER_S);
     for (enum super_proc i = PROC_KEEPER; i < PROCS; i++) {
         const struct proc *p = &s->procs[i];
         const uint64_t n_restarts = p->policy.n_starts > 0 ? p->policy.n_starts - 1 : 0;
-        n += (size_t)snprintf(text + n, sizeof text - n,
-                              "%s{\"name\":\"%s\",\"state\":\"%s\",\"pid\":%d,\"restarts\":%llu,"
-                              "\"deaths\":%llu,\"last_exit\":\"%s\",\"log_lines_dropped\":%llu}",
-                              i ? "," : "", super_proc_names[i],
-                              policy_state_names[p->policy.state], (int)p->child.pid,
-                              (unsigned long long)n_restarts,
-                              (unsigned long long)p->policy.n_deaths, p->last_exit,
-                              (unsigned long long)p->log.n_dropped);
+        n +=
+            (size_t)snprintf(text + n, sizeof text - n,
+                             "%s{\"name\":\"%s\",\"state\":\"%s\",\"pid\":%d,\"restarts\":%llu,"
+                             "\"deaths\":%llu,\"last_exit\":\"%s\",\"log_lines_dropped\":%llu}",
+                             i ? "," : "", super_proc_names[i], policy_state_names[p->policy.state],
+                             (int)p->child.pid, (unsigned long long)n_restarts,
+                             (unsigned long long)p->policy.n_deaths, p->last_exit,
+                             (unsigned long long)p->log.n_dropped);
     }
     snprintf(text + n, sizeof text - n, "]}\n");
     control_answer(&s->control, conn, text);
@@ -320,20 +327,16 @@ static void serve_control(struct super *s)
 {
     struct control_request r;
     while (control_next(&s->control, now_ns(), &r)) {
-        if (strcmp(r.words[0], "status") == 0)
-            answer_status(s, r.conn);
-        else if (strcmp(r.words[0], "restart") == 0)
-            ask_restart(s, &r);
+        if (strcmp(r.words[0], "status") == 0) answer_status(s, r.conn);
+        else if (strcmp(r.words[0], "restart") == 0) ask_restart(s, &r);
         else if (strcmp(r.words[0], "down") == 0)
             super_stop(s); /* the connection stays until we are gone */
-        else
-            control_answer(&s->control, r.conn, "error 2 no such request\n");
+        else control_answer(&s->control, r.conn, "error 2 no such request\n");
     }
     for (enum super_proc i = PROC_KEEPER; i < PROCS; i++) {
         struct proc *p = &s->procs[i];
         if (p->asked_conn < 0) continue;
-        const bool is_back =
-            p->policy.state == STATE_UP && p->policy.n_starts > p->asked_starts;
+        const bool is_back = p->policy.state == STATE_UP && p->policy.n_starts > p->asked_starts;
         if (!is_back && !s->is_stopping) continue;
         control_answer(&s->control, p->asked_conn,
                        is_back ? "ok\n" : "error 69 the pipeline is stopping\n");
@@ -341,7 +344,7 @@ static void serve_control(struct super *s)
     }
 }
 
-/* --- one step ---------------------------------------------------------------------------------- */
+/* --- one step --------------------------------------------------------------------------------- */
 
 static void take_signals(struct super *s)
 {
@@ -413,7 +416,7 @@ void super_step(struct super *s, int32_t wait_ms)
     serve_control(s);
 }
 
-/* --- the rest ---------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 static err_t open_signals(struct super *s)
 {

@@ -21,11 +21,11 @@ enum super_proc { PROC_KEEPER, PROC_TEXT, PROC_DIT, PROC_VAE, PROC_GATEWAY, PROC
 extern const char *const super_proc_names[PROCS];
 
 struct super_conf {
-    const char *bin_dir;       /* where longlived-NAME are */
-    const struct rundir *dir;  /* borrowed; config.ini is in it */
-    const struct conf *conf;   /* read during super_open */
-    int gateway_out_fd;        /* its standard output; -1: /dev/null */
-    bool is_verbose;           /* deaths and restarts on stderr too */
+    const char *bin_dir;      /* where longlived-NAME are */
+    const struct rundir *dir; /* borrowed; config.ini is in it */
+    const struct conf *conf;  /* read during super_open */
+    int gateway_out_fd;       /* its standard output; -1: /dev/null */
+    bool is_verbose;          /* deaths and restarts on stderr too */
 };
 
 struct super;
@@ -36,8 +36,8 @@ void super_close(struct super **s); /* NULL-safe; SIGKILL to what still runs */
 
 void super_step(struct super *s, int32_t wait_ms);
 
-bool super_is_ready(const struct super *s); /* all serve */
-bool super_is_gone(const struct super *s);  /* all have ended, and none will come */
+bool super_is_ready(const struct super *s);   /* all serve */
+bool super_is_gone(const struct super *s);    /* all have ended, and none will come */
 int32_t super_signals(const struct super *s); /* how many came */
 void super_stop(struct super *s);             /* in order; gateway first */
 void super_kill(struct super *s);             /* all, now */

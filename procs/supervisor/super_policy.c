@@ -13,8 +13,8 @@
 #define UP_IS_PROGRESS_NS ((int64_t)10 * NS_PER_S)
 
 const char *const policy_state_names[STATES] = {
-    [STATE_OFF] = "off",           [STATE_WAITING] = "waiting", [STATE_STARTING] = "starting",
-    [STATE_UP] = "up",             [STATE_ABORTING] = "hung",   [STATE_ENDING] = "ending",
+    [STATE_OFF] = "off",         [STATE_WAITING] = "waiting", [STATE_STARTING] = "starting",
+    [STATE_UP] = "up",           [STATE_ABORTING] = "hung",   [STATE_ENDING] = "ending",
     [STATE_KILLING] = "killing",
 };
 
@@ -71,12 +71,18 @@ static int64_t backoff_ns(int32_t n_fruitless)
 static int64_t due_after(enum policy_state s, int64_t at_ns, const struct policy_limits *lim)
 {
     switch (s) {
-    case STATE_WAITING: return at_ns;
-    case STATE_STARTING: return at_ns + lim->ready_ns;
-    case STATE_ABORTING: return at_ns + ABORT_NS;
-    case STATE_ENDING: return at_ns + lim->stop_ns;
-    case STATE_KILLING: return at_ns + KILL_AGAIN_NS;
-    default: return 0;
+    case STATE_WAITING:
+        return at_ns;
+    case STATE_STARTING:
+        return at_ns + lim->ready_ns;
+    case STATE_ABORTING:
+        return at_ns + ABORT_NS;
+    case STATE_ENDING:
+        return at_ns + lim->stop_ns;
+    case STATE_KILLING:
+        return at_ns + KILL_AGAIN_NS;
+    default:
+        return 0;
     }
 }
 
@@ -160,8 +166,7 @@ enum policy_verdict policy_died(struct policy *p, const struct policy_death *d, 
     remember(p, d, at_ns);
     if (policy_is_fault(d) && faults_at(p, d->unit) >= lim->n_faults_max)
         return off(p, VERDICT_POISON);
-    if (deaths_since(p, at_ns - lim->deaths_ns) >= lim->n_deaths_max)
-        return off(p, VERDICT_DEATHS);
+    if (deaths_since(p, at_ns - lim->deaths_ns) >= lim->n_deaths_max) return off(p, VERDICT_DEATHS);
     if (d->has_committed || was_up_long) p->n_fruitless = 0;
     p->due_ns = at_ns + backoff_ns(p->n_fruitless);
     p->n_fruitless++;

@@ -30,14 +30,14 @@ enum policy_state {
 extern const char *const policy_state_names[STATES];
 
 enum policy_event {
-    EVENT_START,      /* it is wanted */
-    EVENT_TIMER,      /* due_ns has passed */
-    EVENT_READY,      /* it said that it can serve */
-    EVENT_HUNG,       /* no sign of life */
-    EVENT_END,        /* somebody asks it to end and come again */
-    EVENT_END_KILL,   /* the same by SIGKILL */
-    EVENT_STOP,       /* to end for good */
-    EVENT_STOP_KILL,  /* the same by SIGKILL */
+    EVENT_START,       /* it is wanted */
+    EVENT_TIMER,       /* due_ns has passed */
+    EVENT_READY,       /* it said that it can serve */
+    EVENT_HUNG,        /* no sign of life */
+    EVENT_END,         /* somebody asks it to end and come again */
+    EVENT_END_KILL,    /* the same by SIGKILL */
+    EVENT_STOP,        /* to end for good */
+    EVENT_STOP_KILL,   /* the same by SIGKILL */
     EVENT_NOT_STARTED, /* the system could not start it: no memory, no process, no fd */
     EVENTS
 };
@@ -53,11 +53,11 @@ struct policy_death {
 };
 
 enum policy_verdict {
-    VERDICT_OFF,     /* as asked */
-    VERDICT_AGAIN,   /* starts again at due_ns */
-    VERDICT_FINAL,   /* its exit status says that starting again cannot help */
-    VERDICT_DEATHS,  /* given up: too many deaths in a time */
-    VERDICT_POISON   /* given up: too many by its own fault at one unit */
+    VERDICT_OFF,    /* as asked */
+    VERDICT_AGAIN,  /* starts again at due_ns */
+    VERDICT_FINAL,  /* its exit status says that starting again cannot help */
+    VERDICT_DEATHS, /* given up: too many deaths in a time */
+    VERDICT_POISON  /* given up: too many by its own fault at one unit */
 };
 
 struct policy_limits {

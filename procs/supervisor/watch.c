@@ -26,8 +26,7 @@ static double speed(struct watch *w, int64_t frames, int64_t at_ns)
     if (w->n_samples == 0 || at_ns - w->sampled_ns >= SAMPLE_NS) {
         if (w->n_samples == WATCH_SAMPLES)
             memmove(w->samples, w->samples + 1, sizeof *w->samples * (WATCH_SAMPLES - 1));
-        else
-            w->n_samples++;
+        else w->n_samples++;
         w->samples[w->n_samples - 1].at_ns = at_ns;
         w->samples[w->n_samples - 1].frames = frames;
         w->sampled_ns = at_ns;
@@ -111,14 +110,10 @@ void watch_show(struct watch *w, const struct ledger *l, int64_t at_ns, FILE *f)
     w->shown_ns = at_ns;
     watch_look(w, l, at_ns, &v);
     if (!takes_writes(f)) return;
-    if (w->mode == WATCH_JSON)
-        watch_json(&v, text, sizeof text);
-    else
-        watch_text(&v, text, sizeof text);
-    if (w->mode == WATCH_TTY)
-        fprintf(f, "\r%s\033[K", text);
-    else
-        fprintf(f, "%s\n", text);
+    if (w->mode == WATCH_JSON) watch_json(&v, text, sizeof text);
+    else watch_text(&v, text, sizeof text);
+    if (w->mode == WATCH_TTY) fprintf(f, "\r%s\033[K", text);
+    else fprintf(f, "%s\n", text);
     fflush(f);
     w->is_shown = w->mode == WATCH_TTY;
 }

@@ -27,13 +27,13 @@ struct watch {
 
 /* What the line says. */
 struct watch_view {
-    int64_t video, n_videos;   /* from 0 */
-    int64_t block, n_blocks;   /* of the session; n_blocks 0: endless */
-    int64_t frames;            /* of the job, in the output */
-    double fps;                /* made, over the last seconds */
-    double ms[WRITERS];        /* last unit of each stage */
-    double lead_s;             /* finished video before the viewer, or the file */
-    int64_t queue;             /* latents that wait for the vae */
+    int64_t video, n_videos; /* from 0 */
+    int64_t block, n_blocks; /* of the session; n_blocks 0: endless */
+    int64_t frames;          /* of the job, in the output */
+    double fps;              /* made, over the last seconds */
+    double ms[WRITERS];      /* last unit of each stage */
+    double lead_s;           /* finished video before the viewer, or the file */
+    int64_t queue;           /* latents that wait for the vae */
     uint64_t n_late;
 };
 

@@ -117,8 +117,8 @@ static int64_t next_missing(struct text_stage *p)
     for (int64_t i = decided + 1 < seen ? decided + 1 : seen; i < n; i++) {
         const struct ledger_script *s = &l->scripts[i];
         const bool is_prewarm = s->at_block == SCRIPT_PREWARM;
-        const bool is_needed = is_prewarm ? i >= seen
-                                          : i > decided && !ledger_session_is_over(l, s->session);
+        const bool is_needed =
+            is_prewarm ? i >= seen : i > decided && !ledger_session_is_over(l, s->session);
         if (is_needed && prompts_find(p->prompts, s->key) < 0) return i;
         if (i >= seen) ledger_publish(&l->text.n_scripts_seen, (uint64_t)i + 1);
     }
@@ -138,7 +138,8 @@ static err_t encode(struct text_stage *p, int64_t script, int32_t at, bool evict
     p->text[s->n_text_bytes] = '\0';
     const int32_t n =
         tokenizer_bytes(p->text, st->conf.text.vocab, st->conf.text.text_len, p->ids, &n_full);
-    if (n_full > n) log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
+    if (n_full > n)
+        log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
     float *row = prompts_begin(p->prompts, at);
     TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));
     prompts_commit(p->prompts, at, s->key, n, n_full);
@@ -164,8 +165,8 @@ static err_t text_step(struct stage *st, void *self, bool *did_work, bool *is_do
     }
     const int64_t script = next_missing(p);
     if (script < 0) return OK;
-    const int32_t at = prompts_victim(p->prompts, st->ledger, last_decided(st->ledger), script,
-                                      &evicts);
+    const int32_t at =
+        prompts_victim(p->prompts, st->ledger, last_decided(st->ledger), script, &evicts);
     if (at < 0) return OK; /* every entry is still to be used: room comes with the next decision */
     *did_work = true;
     return encode(p, script, at, evicts);

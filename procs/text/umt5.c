@@ -10,12 +10,12 @@ enum { BUCKETS = 32 };
 static const float EPS = 1e-6f;
 
 struct umt5_layer {
-    struct tensor norm1, norm2;              /* [dim] */
-    struct tensor q, k, v;                   /* [attn, dim] */
-    struct tensor o;                         /* [dim, attn] */
-    struct tensor gate, fc1;                 /* [ffn, dim] */
-    struct tensor fc2;                       /* [dim, ffn] */
-    struct tensor bias;                      /* [BUCKETS, heads] */
+    struct tensor norm1, norm2; /* [dim] */
+    struct tensor q, k, v;      /* [attn, dim] */
+    struct tensor o;            /* [dim, attn] */
+    struct tensor gate, fc1;    /* [ffn, dim] */
+    struct tensor fc2;          /* [dim, ffn] */
+    struct tensor bias;         /* [BUCKETS, heads] */
 };
 
 struct umt5 {
@@ -79,7 +79,7 @@ static err_t open_scratch(struct umt5 *u)
     const struct {
         struct tensor *at;
         int32_t cols;
-    } part[] = {{&u->x, u->dim}, {&u->h, u->dim}, {&u->q, attn},  {&u->k, attn},
+    } part[] = {{&u->x, u->dim}, {&u->h, u->dim}, {&u->q, attn},   {&u->k, attn},
                 {&u->v, attn},   {&u->o, attn},   {&u->a, u->ffn}, {&u->g, u->ffn}};
     size_t n = (size_t)S; /* ids first */
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) n += (size_t)S * (size_t)part[i].cols;
@@ -97,8 +97,7 @@ out:
 err_t umt5_open(struct umt5 **out, struct dev *d, const struct conf *c, struct weights *w)
 {
     err_t e = OK;
-    struct umt5 *u =
-        calloc(1, sizeof *u + (size_t)c->text.layers * sizeof(struct umt5_layer));
+    struct umt5 *u = calloc(1, sizeof *u + (size_t)c->text.layers * sizeof(struct umt5_layer));
     if (!u) return FAIL(ERR_NOMEM, "umt5");
     u->d = d;
     u->dim = c->text.dim;

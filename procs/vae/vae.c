@@ -10,8 +10,8 @@
 enum { STAGES = 4, RES_PER_STAGE = 3, HISTORIES_MAX = 40, Z_MAX = 16 };
 
 /* Wan2.1's latent statistics, by channel. */
-static const float latent_mean[Z_MAX] = {-0.7571f, -0.7089f, -0.9113f, 0.1075f, -0.1745f, 0.9653f,
-                                         -0.1517f, 1.5508f,  0.4134f,  -0.0715f, 0.5517f, -0.3632f,
+static const float latent_mean[Z_MAX] = {-0.7571f, -0.7089f, -0.9113f, 0.1075f,  -0.1745f, 0.9653f,
+                                         -0.1517f, 1.5508f,  0.4134f,  -0.0715f, 0.5517f,  -0.3632f,
                                          -0.1922f, -0.9497f, 0.2503f,  -0.2921f};
 static const float latent_std[Z_MAX] = {2.8184f, 1.4541f, 2.3275f, 2.6558f, 1.2196f, 1.7708f,
                                         2.6052f, 2.0743f, 3.2687f, 2.1526f, 2.8652f, 1.5579f,
@@ -49,7 +49,7 @@ struct vae {
     int32_t n_histories;
     size_t set_bytes;
     char *state;
-    void *memory; /* the buffers below */
+    void *memory;                /* the buffers below */
     struct tensor inv_std, mean; /* [z] */
     float *buffer[4];            /* each holds the largest activation */
     int64_t r;                   /* latent in hand */
@@ -61,7 +61,7 @@ struct pic {
     int32_t in; /* buffer index */
 };
 
-/* --- weights ------------------------------------------------------------------------------------ */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 static err_t declare_conv(struct weights *w, struct conv *c, int32_t n_out, int32_t n_in,
                           int32_t kt, int32_t k, const char *key)
@@ -166,7 +166,7 @@ out:
     return e;
 }
 
-/* --- memory ------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 /* Values of the largest activation: [frames, Y, X, channels] over all stages, with the doubled
  * channels of a time convolution and the three parts of the attention. */
@@ -241,7 +241,7 @@ void vae_bind_state(struct vae *v, void *base)
     v->state = base;
 }
 
-/* --- layers ------------------------------------------------------------------------------------- */
+/* --- layers ----------------------------------------------------------------------------------- */
 
 static struct pic pic_in(struct vae *v, int32_t buffer, int32_t T, int32_t Y, int32_t X, int32_t C)
 {

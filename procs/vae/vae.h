@@ -1,10 +1,11 @@
 /* vae.h - the causal 3-D VAE's decoder, one latent at a time, its state in durable memory.
  *
  * Wan Team 2025 (arXiv:2503.20314), section 4.1. Widths 4d 4d 4d 2d d for base width d, three
- * residual blocks a stage, space doubled three times, time twice. Every causal convolution needs the
- * last two frames of its input: its history. Histories are kept twice and used in turn, by parity of
- * the latent's index: decoding latent r reads set r mod 2 and writes set (r + 1) mod 2, so a decode
- * that is cut short can be done again. Latent 0 of a session zeroes both sets as its first act.
+ * residual blocks a stage, space doubled three times, time twice. Every causal convolution needs
+ * the last two frames of its input: its history. Histories are kept twice and used in turn, by
+ * parity of the latent's index: decoding latent r reads set r mod 2 and writes set (r + 1) mod 2,
+ * so a decode that is cut short can be done again. Latent 0 of a session zeroes both sets as its
+ * first act.
  *
  * The two temporal upsamplers skip their time convolution on latent 0, and on latent 1 it sees a
  * history of zeros; so latent 0 gives one RGB frame and every later one four.

@@ -1,4 +1,5 @@
-/* fake.h - stages for the supervisor's tests: shell scripts in scratch_dir, which stands for BINDIR.
+/* fake.h - stages for the supervisor's tests: shell scripts in scratch_dir, which stands for
+ * BINDIR.
  *
  * Each writes its life to scratch_dir/trace. What is in NAME.before is run before it says that it
  * can serve, NAME.after after that. */
@@ -17,15 +18,14 @@
 static inline void fake_programs(void)
 {
     static const char *const names[] = {"keeper", "text", "dit", "vae", "gateway", "ctl"};
-    static const char script[] =
-        "#!/bin/sh\n"
-        "name=${0##*/longlived-}; dir=${0%/*}\n"
-        "trap 'echo \"term $name\" >> $dir/trace; exit 0' TERM\n"
-        "echo \"start $name $$\" >> $dir/trace\n"
-        "[ ! -e $dir/$name.before ] || . $dir/$name.before\n"
-        "echo >&3\n"
-        "[ ! -e $dir/$name.after ] || . $dir/$name.after\n"
-        "while :; do sleep 0.05; done\n";
+    static const char script[] = "#!/bin/sh\n"
+                                 "name=${0##*/longlived-}; dir=${0%/*}\n"
+                                 "trap 'echo \"term $name\" >> $dir/trace; exit 0' TERM\n"
+                                 "echo \"start $name $$\" >> $dir/trace\n"
+                                 "[ ! -e $dir/$name.before ] || . $dir/$name.before\n"
+                                 "echo >&3\n"
+                                 "[ ! -e $dir/$name.after ] || . $dir/$name.after\n"
+                                 "while :; do sleep 0.05; done\n";
     char name[32];
     for (int i = 0; i < 6; i++) {
         snprintf(name, sizeof name, "longlived-%s", names[i]);

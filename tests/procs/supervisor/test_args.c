@@ -115,12 +115,9 @@ static void test_help_fits(void **state)
     for (int c = 0; c < COMMANDS + 2; c++) {
         int n_lines = 0, n_columns = 0;
         FILE *f = open_memstream(&text, &n);
-        if (c < COMMANDS)
-            args_help_command((enum command)c, f);
-        else if (c == COMMANDS)
-            args_help(f);
-        else
-            args_usage(f);
+        if (c < COMMANDS) args_help_command((enum command)c, f);
+        else if (c == COMMANDS) args_help(f);
+        else args_usage(f);
         fclose(f);
         for (size_t i = 0; i < n; i++) {
             n_lines += text[i] == '\n';

@@ -10,6 +10,9 @@
 
 static struct child child;
 
+/* Signals 32 and 33: libc lets nobody set them, so what a shell far above us ignores stays so. */
+#define LIBC_SIGNALS (3ull << 31)
+
 /* Runs a shell text; its standard output and error arrive in out. */
 static int run(const char *text, char *out, size_t cap, int ready_fd)
 {
@@ -65,8 +68,11 @@ static void test_default_signals_and_group(void **state)
     sigaddset(&set, SIGTERM);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    unsigned long long blocked = 1, ignored = 1;
     run("grep -E '^Sig(Blk|Ign)' /proc/self/status | cut -f2 | tr '\\n' ' '", out, sizeof out, -1);
-    assert_string_equal(out, "0000000000000000 0000000000000000 ");
+    assert_int_equal(sscanf(out, "%llx %llx", &blocked, &ignored), 2);
+    assert_int_equal(blocked, 0);
+    assert_int_equal(ignored & ~LIBC_SIGNALS, 0);
     run("cut -d' ' -f1,5 /proc/$$/stat", out, sizeof out, -1);
     assert_int_equal(atoi(out), atoi(strchr(out, ' ')));
     run("echo $OMP_WAIT_POLICY $OPENBLAS_NUM_THREADS; umask", out, sizeof out, -1);

@@ -60,7 +60,8 @@ static void test_a_request_and_its_answer(void **state)
     assert_string_equal(r.words[0], "restart");
     assert_string_equal(r.words[1], "dit");
     assert_string_equal(r.words[2], "kill");
-    assert_false(control_next(&c, (int64_t)100 * NS_PER_S, &r)); /* waits for us as long as it must */
+    assert_false(
+        control_next(&c, (int64_t)100 * NS_PER_S, &r)); /* waits for us as long as it must */
     control_answer(&c, r.conn, "ok\n");
     expect(fd, "ok\n");
 }
@@ -125,10 +126,8 @@ static void test_the_client(void **state)
     if (child == 0) {
         for (int n = 0; n < 3;) {
             static const char *const answers[] = {"ok\n", "error 78 a key: is wrong\n", "{}\n"};
-            if (control_next(&c, now_ns(), &r))
-                control_answer(&c, r.conn, answers[n++]);
-            else
-                usleep(1000);
+            if (control_next(&c, now_ns(), &r)) control_answer(&c, r.conn, answers[n++]);
+            else usleep(1000);
         }
         _exit(0);
     }
@@ -151,8 +150,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_request_and_its_answer, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_rubbish_is_dropped, open_all, close_all),
-        cmocka_unit_test_setup_teardown(
-            test_a_word_too_long_is_cut_and_an_empty_line_is_no_word, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_a_word_too_long_is_cut_and_an_empty_line_is_no_word,
+                                        open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_crowd_is_told_so, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_the_client, open_all, close_all),
     };

@@ -1,4 +1,5 @@
-/* test_logs.c - a stage's log: lines whole, files rotated, a full disk survived, the last error kept. */
+/* test_logs.c - a stage's log: lines whole, files rotated, a full disk survived, the last error
+ * kept. */
 #include "procs/supervisor/logs.h"
 
 #include <fcntl.h>
@@ -140,7 +141,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sentences, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_line_without_end_is_cut, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_files_are_rotated_and_four, open_all, close_all),
-        cmocka_unit_test_setup_teardown(test_what_cannot_be_written_is_counted, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_written_is_counted, open_all,
+                                        close_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,8 +77,9 @@ static void test_the_keepers_death_restarts_all(void **state)
 static void test_a_final_status_ends_all(void **state)
 {
     (void)state;
-    scratch_put("dit.before",
-                "echo 'level=error stage=dit ev=exit status=78 msg=\"a \"bad\" key\"' >&2; exit 78\n");
+    scratch_put(
+        "dit.before",
+        "echo 'level=error stage=dit ev=exit status=78 msg=\"a \"bad\" key\"' >&2; exit 78\n");
     fake_open(&s, &dir, &conf);
     assert_true(fake_until(s, super_is_gone));
     check_fails(super_verdict(s), ERR_CONFIG, "dit: a \"bad\" key");
@@ -277,14 +278,17 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_order_of_start_and_end, open_all, scratch_close),
-        cmocka_unit_test_setup_teardown(test_a_death_is_answered_and_alone, open_all, scratch_close),
-        cmocka_unit_test_setup_teardown(test_the_keepers_death_restarts_all, open_all, scratch_close),
+        cmocka_unit_test_setup_teardown(test_a_death_is_answered_and_alone, open_all,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(test_the_keepers_death_restarts_all, open_all,
+                                        scratch_close),
         cmocka_unit_test_setup_teardown(test_a_final_status_ends_all, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_missing_program_is_named, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_gives_up_on_a_poison_unit, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_gives_up_on_many_deaths, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_deaf_stage_is_killed, open_all, scratch_close),
-        cmocka_unit_test_setup_teardown(test_one_that_never_serves_is_ended, open_all, scratch_close),
+        cmocka_unit_test_setup_teardown(test_one_that_never_serves_is_ended, open_all,
+                                        scratch_close),
         cmocka_unit_test_setup_teardown(test_a_silent_stage_is_ended, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_restart_on_demand, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_signals_are_counted_and_kill_is_quick, open_all,

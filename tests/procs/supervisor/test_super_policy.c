@@ -1,4 +1,5 @@
-/* test_super_policy.c - every cell of the table, and the restart policy under a clock of our own. */
+/* test_super_policy.c - every cell of the table, and the restart policy under a clock of our own.
+ */
 #include "procs/supervisor/super_policy.h"
 
 #include <signal.h>
@@ -6,11 +7,14 @@
 #include "common/clock.h"
 #include "tests/scratch.h"
 
-#define S(x) ((int64_t)(x) * NS_PER_S)
-#define MS(x) ((int64_t)(x) * NS_PER_MS)
+#define S(x) ((int64_t)(x)*NS_PER_S)
+#define MS(x) ((int64_t)(x)*NS_PER_MS)
 
-static const struct policy_limits lim = {
-    .n_deaths_max = 20, .n_faults_max = 5, .deaths_ns = S(60), .ready_ns = S(600), .stop_ns = S(30)};
+static const struct policy_limits lim = {.n_deaths_max = 20,
+                                         .n_faults_max = 5,
+                                         .deaths_ns = S(60),
+                                         .ready_ns = S(600),
+                                         .stop_ns = S(30)};
 
 static const struct policy_death killed = {.is_signal = true, .number = SIGKILL};
 
@@ -189,11 +193,16 @@ static void test_whose_fault(void **state)
         struct policy_death d;
         bool is_fault;
     } cases[] = {
-        {{.is_signal = true, .number = SIGKILL}, false}, {{.is_signal = true, .number = SIGTERM}, false},
-        {{.is_signal = true, .number = SIGABRT}, true},  {{.is_signal = true, .number = SIGSEGV}, true},
-        {{.is_signal = true, .number = SIGBUS}, true},   {{.is_signal = true, .number = SIGALRM}, true},
-        {{.number = 70}, true},                          {{.number = 75}, false},
-        {{.number = 0}, false},                          {{.number = 1}, true},
+        {{.is_signal = true, .number = SIGKILL}, false},
+        {{.is_signal = true, .number = SIGTERM}, false},
+        {{.is_signal = true, .number = SIGABRT}, true},
+        {{.is_signal = true, .number = SIGSEGV}, true},
+        {{.is_signal = true, .number = SIGBUS}, true},
+        {{.is_signal = true, .number = SIGALRM}, true},
+        {{.number = 70}, true},
+        {{.number = 75}, false},
+        {{.number = 0}, false},
+        {{.number = 1}, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(policy_is_fault(&cases[i].d), cases[i].is_fault);

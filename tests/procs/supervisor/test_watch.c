@@ -139,7 +139,8 @@ static void test_modes(void **state)
     assert_int_equal(shown(WATCH_JSON, 4, 2 * (int64_t)NS_PER_S, out, sizeof out), 4);
     assert_int_equal(out[0], '{');
     w.shown_ns = 0;
-    assert_int_equal(shown(WATCH_TTY, 5, NS_PER_S, out, sizeof out), 1); /* over and over, one end */
+    assert_int_equal(shown(WATCH_TTY, 5, NS_PER_S, out, sizeof out),
+                     1); /* over and over, one end */
     assert_int_equal(out[0], '\r');
 }
 
