@@ -31,9 +31,10 @@ layers() {
     # A model sees no socket: only its main.c and the shell do.
     for p in text dit vae; do
         for f in $(sources "procs/$p/*.[ch]" | grep -v main.c); do
-            case $f in procs/dit/plan.*) continue ;; esac # decisions: ledger, no model
-            sed -n 's/^#include "\(.*\)"/\1/p' "$f" |
-                grep -vE "^(common|kernels|procs/$p)/|^procs/weights.h" |
+            allowed="^(common|kernels|procs/$p)/|^procs/weights.h"
+            # What comes next is decided from the ledger, without a model.
+            case $f in */plan.*) allowed="^common/|^ipc/(ledger|prompts).h|^procs/$p/plan.h" ;; esac
+            sed -n 's/^#include "\(.*\)"/\1/p' "$f" | grep -vE "$allowed" |
                 sed "s|^|$f: may not include |"
         done
     done

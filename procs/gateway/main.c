@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "ipc/msg.h"
+#include "procs/gateway/plan.h"
 #include "procs/gateway/session.h"
 #include "procs/stage.h"
 
@@ -101,16 +102,6 @@ static void refuse(struct gateway *g, const uint8_t *peer, size_t n_peer, uint64
     answer(g, peer, n_peer);
 }
 
-/* The decision that took the prompt, or one newer than it; NULL: not decided yet. */
-static const struct ledger_decision *decision_of(const struct ledger *l, int64_t script)
-{
-    const int64_t n = (int64_t)ledger_read(&l->dit.n_decisions);
-    const struct ledger_decision *found = NULL;
-    for (int64_t i = n - 1; i >= 0 && l->decisions[i].script >= script; i--)
-        if (l->decisions[i].session == l->scripts[script].session) found = &l->decisions[i];
-    return found;
-}
-
 static void send_receipt(struct gateway *g, const struct receipt *r,
                          const struct ledger_decision *d)
 {
@@ -133,9 +124,9 @@ static void send_receipts(struct gateway *g, bool *did_work)
     for (int32_t i = 0; i < g->n_receipts; i++) {
         struct receipt *r = &g->receipt[i];
         const struct ledger *l = g->st->ledger;
-        const struct ledger_decision *d = decision_of(l, r->script);
-        if (d) {
-            send_receipt(g, r, d);
+        const int64_t decision = gateway_decision_of(l, r->script);
+        if (decision >= 0) {
+            send_receipt(g, r, &l->decisions[decision]);
             *did_work = true;
         } else if (ledger_session_is_over(l, l->scripts[r->script].session)) {
             (void)FAIL(ERR_NONE, "the session ended before the prompt took effect");

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 struct pace {
-    int32_t fps;
+    int32_t fps;    /* 0: not started */
     int64_t t0_ns;  /* when frame 0 was due */
     int64_t n_late; /* frames presented more than half a frame period after their time */
     int64_t late_ns_max;

@@ -8,9 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-
-/* Blocks that an unpaced session may be ahead of its output. */
-enum { LEAD_BLOCKS = 3, FRAMES_PER_PUT_MAX = 128 };
+#include "procs/gateway/plan.h"
 
 static struct ledger_gateway *page(const struct session *s)
 {
@@ -25,11 +23,6 @@ static struct ledger_session *record(const struct session *s)
 static const struct job_video *video(const struct session *s)
 {
     return &s->job->videos[record(s)->video];
-}
-
-static int64_t block_len(const struct session *s)
-{
-    return s->st->conf.dit.block;
 }
 
 static bool has_failed(const struct session *s)
@@ -124,24 +117,12 @@ static err_t append_script(struct session *s, const char *clean, int64_t session
     return OK;
 }
 
-/* Records of this session that came with the job, not from clients. */
-static int64_t count_scripted(const struct session *s, int64_t session)
-{
-    int64_t n = 0;
-    const int64_t all = (int64_t)ledger_read(&page(s)->n_scripts);
-    for (int64_t i = 0; i < all; i++) {
-        const struct ledger_script *r = &s->ledger->scripts[i];
-        n += r->session == session && r->request == 0 && r->at_block != SCRIPT_PREWARM;
-    }
-    return n;
-}
-
 /* Goes on where a predecessor was stopped; blocks are wanted only after the last of them. */
 static err_t append_scripts(struct session *s)
 {
     err_t e = OK;
     const struct job_video *v = video(s);
-    for (int64_t i = count_scripted(s, s->at); i < v->n_prompts; i++) {
+    for (int64_t i = gateway_n_scripted(s->ledger, s->at); i < v->n_prompts; i++) {
         const struct job_prompt *p = &v->prompts[i];
         TRY(append_script(s, p->text, s->at,
                           p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block, 0));
@@ -164,7 +145,7 @@ static err_t open_output(struct session *s)
     err_t e = OK;
     const struct job_video *v = video(s);
     const struct conf *c = &s->st->conf;
-    const bool resume = ledger_read(&page(s)->n_outputs) == (uint64_t)s->at + 1;
+    const bool resume = gateway_resumes_output(s->ledger, s->at);
     int64_t n_lines = 0, n_frames = 0;
 
     if (!resume) ledger_publish(&page(s)->stream_bytes, 0);
@@ -189,7 +170,7 @@ static err_t open_output(struct session *s)
     ledger_publish(&page(s)->n_outputs, (uint64_t)s->at + 1);
     s->n_put = n_frames;
     s->n_shown = n_frames;
-    s->is_paced_yet = false;
+    s->pace.fps = 0; /* it starts with the next frame */
     ledger_publish(&page(s)->n_committed, (uint64_t)(record(s)->first_frame + n_frames));
     ledger_publish(&page(s)->played, (uint64_t)n_frames);
 out:
@@ -217,15 +198,7 @@ static err_t append_session(struct session *s, int64_t video_at)
         return FAIL(ERR_LIMIT, "this pipeline has made %llu videos: restart it",
                     (unsigned long long)n);
     struct ledger_session *r = &s->ledger->sessions[n];
-    int64_t first_block = 0, first_frame = 0;
-    if (n > 0) {
-        const struct ledger_session *last = &s->ledger->sessions[n - 1];
-        first_block = ledger_session_end(last);
-        first_frame =
-            last->first_frame + ledger_frames_of((first_block - last->first_block) * block_len(s));
-    }
-    r->first_block = first_block;
-    r->first_frame = first_frame;
+    gateway_plan_begin(s->ledger, &s->st->conf, &r->first_block, &r->first_frame);
     r->seed = s->job->videos[video_at].seed;
     r->job = (int64_t)s->job->id;
     r->video = video_at;
@@ -233,14 +206,6 @@ static err_t append_session(struct session *s, int64_t video_at)
     ledger_publish(&r->n_blocks, (uint64_t)s->job->videos[video_at].n_blocks);
     ledger_publish(&page(s)->n_sessions, n + 1);
     return OK;
-}
-
-/* All frames of the running session are in its output, or dropped. */
-static bool session_is_whole(const struct session *s)
-{
-    const int64_t end = ledger_session_end(record(s));
-    return end != INT64_MAX &&
-           s->n_put >= ledger_frames_of((end - record(s)->first_block) * block_len(s));
 }
 
 static void end_job(struct session *s)
@@ -253,28 +218,17 @@ static void end_job(struct session *s)
 }
 
 /* Enters the session that is running or begins the job's next one; ends the job after its last. */
-static err_t next_session(struct session *s)
+static err_t next_session(struct session *s, const struct gateway_plan *plan)
 {
     err_t e = OK;
-    const int64_t n = (int64_t)ledger_read(&page(s)->n_sessions);
-    const bool is_ours = n > 0 && s->ledger->sessions[n - 1].job == (int64_t)s->job->id;
-    int64_t video_at = 0;
-    if (is_ours && s->at < 0) { /* found after a death, or just appended */
-        s->at = n - 1;
-        enter_session(s);
-        return OK;
-    }
-    if (is_ours) {
-        video_at = record(s)->video + 1;
-        close_output(s);
-        s->at = -1;
-    }
-    if (video_at == s->job->n_videos || has_failed(s) || s->st->is_draining) {
+    close_output(s);
+    s->at = -1;
+    if (plan->action == GATEWAY_END_JOB) {
         end_job(s);
         return OK;
     }
-    TRY(append_session(s, video_at));
-    s->at = n;
+    if (plan->action == GATEWAY_APPEND) TRY(append_session(s, plan->video));
+    s->at = (int64_t)ledger_read(&page(s)->n_sessions) - 1;
     enter_session(s);
 out:
     if (e != OK) {
@@ -288,17 +242,17 @@ static err_t accept_job(struct session *s, bool *did_work)
 {
     err_t e = OK;
     char path[512];
-    const uint64_t id = ledger_read(&page(s)->job), done = ledger_read(&page(s)->job_done);
     snprintf(path, sizeof path, "%s/job.json", s->st->run_dir);
-    if (access(path, R_OK) != 0 || (id == done && s->st->is_draining)) return OK;
+    if (access(path, R_OK) != 0) return OK;
     TRY(job_read(path, &s->job));
-    if (s->job->id != (id == done ? id + 1 : id)) {
+    const enum gateway_job plan = gateway_plan_job(s->ledger, s->job->id, s->st->is_draining);
+    if (plan == GATEWAY_JOB_NONE) {
         job_free(&s->job);
-        return OK; /* the one that is done */
+        return OK;
     }
     *did_work = true;
     s->at = -1;
-    if (id != done) return OK; /* a predecessor accepted it */
+    if (plan == GATEWAY_JOB_RESUME) return OK;
     ledger_publish(&page(s)->job_error, 0);
     for (int32_t i = 0; i < s->job->n_prewarm; i++)
         TRY(append_script(s, s->job->prewarm[i], -1, SCRIPT_PREWARM, 0));
@@ -310,11 +264,8 @@ out:
 void session_finish(struct session *s)
 {
     if (!s->job || s->at < 0) return;
-    struct ledger_session *r = record(s);
-    const int64_t wanted = (int64_t)ledger_read(&page(s)->want) / block_len(s) - r->first_block;
-    const int64_t end = ledger_session_end(r);
-    if (wanted <= 0) ledger_publish(&r->n_blocks, LEDGER_VOID);
-    else if (r->first_block + wanted < end) ledger_publish(&r->n_blocks, (uint64_t)wanted);
+    const uint64_t n_blocks = gateway_plan_finish(s->ledger, &s->st->conf, s->at);
+    if (n_blocks) ledger_publish(&record(s)->n_blocks, n_blocks);
     ring_all(s);
 }
 
@@ -326,73 +277,20 @@ void session_close(struct session *s)
 
 /* --- frames ----------------------------------------------------------------------------------- */
 
-/* Frames of the session that vae has committed. */
-static int64_t frames_made(const struct session *s)
-{
-    const int64_t first = record(s)->first_block * block_len(s);
-    const int64_t n = (int64_t)ledger_read(&s->ledger->vae.n_latents) - first;
-    const int64_t end = ledger_session_end(record(s));
-    const int64_t most = end == INT64_MAX ? n : end * block_len(s) - first;
-    return ledger_frames_of(n < most ? n : most);
-}
-
-static bool has_prompt(const struct session *s)
-{
-    for (int64_t i = (int64_t)ledger_read(&page(s)->n_scripts) - 1; i >= 0; i--)
-        if (s->ledger->scripts[i].session == s->at) return true;
-    return false;
-}
-
-/* Raises `want`; never lowers it, and never past the session's end. */
+/* Raises `want`; never lowers it. */
 static void raise_want(struct session *s)
 {
-    const struct ledger_session *r = record(s);
-    const struct conf *c = &s->st->conf;
-    const int64_t NB = block_len(s), end = ledger_session_end(r);
-    if (!has_prompt(s)) return; /* so that a session without prompts can end without blocks */
-    int64_t want = s->job->is_live ? pace_want(s->n_shown, c->run.ahead_ms, c->run.fps, (int32_t)NB)
-                                   : ((s->n_put + 3) / 4 / NB + LEAD_BLOCKS) * NB;
-    want += r->first_block * NB;
-    if (end != INT64_MAX && want > end * NB) want = end * NB;
-    if (want <= (int64_t)ledger_read(&page(s)->want)) return;
+    const int64_t want = gateway_plan_want(s->ledger, &s->st->conf, s->at, s->n_put, s->n_shown);
+    if (want == (int64_t)ledger_read(&page(s)->want)) return;
     ledger_publish(&page(s)->want, (uint64_t)want);
     bells_ring(s->st->bells, WRITER_DIT);
-}
-
-/* How many frames may be shown now: all that are made, or those whose time has come. */
-static int64_t frames_due(struct session *s, int64_t n_made)
-{
-    int64_t n = s->n_shown;
-    if (!s->job->is_live || has_failed(s) || s->st->is_draining ||
-        ledger_session_end(record(s)) != INT64_MAX)
-        return n_made;
-    while (n < n_made) {
-        const int64_t now = now_ns();
-        if (!s->is_paced_yet) pace_start(&s->pace, s->st->conf.run.fps, n, now);
-        s->is_paced_yet = true;
-        if (now < pace_due_ns(&s->pace, n)) break;
-        pace_shown(&s->pace, n++, now);
-    }
-    return n;
-}
-
-/* Frames to put next: 0, or any number up to what is due; for MP4 a whole block or nothing. */
-static int32_t frames_to_put(const struct session *s)
-{
-    int64_t n = s->n_shown - s->n_put;
-    if (s->out && out_wants_block(s->out)) {
-        const int64_t latents = (s->n_put + 3) / 4 + block_len(s);
-        const int64_t block_end = ledger_frames_of(latents / block_len(s) * block_len(s));
-        n = s->n_shown >= block_end ? block_end - s->n_put : 0;
-    }
-    return (int32_t)(n < FRAMES_PER_PUT_MAX ? n : FRAMES_PER_PUT_MAX);
 }
 
 /* Hashes first, then the output, then the commit: so a log of hashes is never behind. */
 static err_t put_frames(struct session *s, int32_t n)
 {
     err_t e = OK;
-    const uint8_t *rgb[FRAMES_PER_PUT_MAX];
+    const uint8_t *rgb[GATEWAY_FRAMES_PER_PUT_MAX];
     const int64_t first = record(s)->first_frame + s->n_put;
     stage_unit_begin(s->st, PHASE_WRITE, (uint64_t)first);
     for (int32_t i = 0; i < n; i++) rgb[i] = frames_at(&s->frames, first + i);
@@ -408,7 +306,9 @@ out:
 
 static void show_frames(struct session *s, bool *did_work)
 {
-    const int64_t due = frames_due(s, frames_made(s));
+    const struct conf *c = &s->st->conf;
+    const int64_t due =
+        gateway_frames_due(s->ledger, c, s->at, s->n_shown, s->st->is_draining, &s->pace, now_ns());
     if (due > s->n_shown) {
         s->n_shown = due;
         ledger_publish(&page(s)->played, (uint64_t)due);
@@ -416,7 +316,8 @@ static void show_frames(struct session *s, bool *did_work)
         ledger_publish(&page(s)->late_ns_max, (uint64_t)s->pace.late_ns_max);
         *did_work = true;
     }
-    const int32_t n = frames_to_put(s);
+    const bool wants_block = s->out && out_wants_block(s->out);
+    const int32_t n = gateway_frames_to_put(c, s->n_put, s->n_shown, wants_block);
     if (n <= 0) return;
     *did_work = true;
     if (has_failed(s)) close_output(s);
@@ -430,9 +331,11 @@ err_t session_step(struct session *s, bool *did_work)
     if (!s->job) TRY(accept_job(s, did_work));
     if (!s->job) goto out;
     if (s->st->is_draining) session_finish(s);
-    if (s->at < 0 || session_is_whole(s)) {
+    const struct gateway_plan plan =
+        gateway_plan_next(s->ledger, &s->st->conf, s->job, s->at, s->n_put, s->st->is_draining);
+    if (plan.action != GATEWAY_RUN) {
         *did_work = true;
-        e = next_session(s);
+        e = next_session(s, &plan);
         goto out;
     }
     raise_want(s);
@@ -443,7 +346,7 @@ out:
 
 int32_t session_wait_ms(const struct session *s)
 {
-    if (!s->job || s->at < 0 || !s->job->is_live || !s->is_paced_yet) return STAGE_POLL_MS;
+    if (!s->job || s->at < 0 || !s->job->is_live || !s->pace.fps) return STAGE_POLL_MS;
     const int64_t ms = (pace_due_ns(&s->pace, s->n_shown) - now_ns()) / NS_PER_MS;
     return ms < 1 ? 1 : ms < STAGE_POLL_MS ? (int32_t)ms : STAGE_POLL_MS;
 }
@@ -454,18 +357,14 @@ err_t session_prompt(struct session *s, const char *text, uint64_t request, int6
 {
     err_t e = OK;
     static char clean[PROMPT_BYTES_MAX + 1];
-    const int64_t n = (int64_t)ledger_read(&page(s)->n_scripts);
-    for (int64_t i = n - 1; i >= 0; i--) {
-        if (s->ledger->scripts[i].request != request) continue;
-        *script = i;
-        return OK;
-    }
+    *script = gateway_find_request(s->ledger, request);
+    if (*script >= 0) return OK;
     if (!s->job || s->at < 0) return FAIL(ERR_NONE, "no session runs");
     if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
     if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
     TRY(prompt_clean(text, strlen(text), clean, sizeof clean));
     TRY(append_script(s, clean, s->at, SCRIPT_ASAP, request));
-    *script = n;
+    *script = (int64_t)ledger_read(&page(s)->n_scripts) - 1;
     ring_all(s);
 out:
     return e;

@@ -30,7 +30,6 @@ struct session {
     struct out *out; /* NULL: no output asked, or given up */
     struct hashes *hashes;
     struct pace pace;
-    bool is_paced_yet;
     int64_t n_put, n_shown; /* frames of the session */
 };
 

@@ -1,7 +1,8 @@
 /* main.c - longlived-text: prompts in the ledger's script to embeddings in region `prompts`.
  *
  * It works from the script alone: the first prompt that is still to be decided and whose embedding
- * the table lacks is encoded next. So a restart needs to know nothing, and a lost bell loses 5 ms.
+ * the table lacks is encoded next (plan.c). So a restart needs to know nothing, and a lost bell
+ * loses 5 ms.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "ipc/prompts.h"
 #include "kernels/ops.h"
 #include "procs/stage.h"
+#include "procs/text/plan.h"
 #include "procs/text/store.h"
 #include "procs/text/tokenizer.h"
 #include "procs/text/umt5.h"
@@ -101,51 +103,27 @@ out:
     return e;
 }
 
-static int64_t last_decided(const struct ledger *l)
-{
-    const uint64_t n = ledger_read(&l->dit.n_decisions);
-    return n ? l->decisions[n - 1].script : -1;
-}
-
-/* The next script record whose embedding is needed and missing; -1: none. */
-static int64_t next_missing(struct text_stage *p)
-{
-    struct ledger *l = p->st->ledger;
-    const int64_t n = (int64_t)ledger_read(&l->gateway.n_scripts);
-    const int64_t seen = (int64_t)ledger_read(&l->text.n_scripts_seen);
-    const int64_t decided = last_decided(l);
-    for (int64_t i = decided + 1 < seen ? decided + 1 : seen; i < n; i++) {
-        const struct ledger_script *s = &l->scripts[i];
-        const bool is_prewarm = s->at_block == SCRIPT_PREWARM;
-        const bool is_needed =
-            is_prewarm ? i >= seen : i > decided && !ledger_session_is_over(l, s->session);
-        if (is_needed && prompts_find(p->prompts, s->key) < 0) return i;
-        if (i >= seen) ledger_publish(&l->text.n_scripts_seen, (uint64_t)i + 1);
-    }
-    return -1;
-}
-
-static err_t encode(struct text_stage *p, int64_t script, int32_t at, bool evicts)
+static err_t encode(struct text_stage *p, const struct text_plan *plan)
 {
     err_t e = OK;
     struct stage *st = p->st;
     struct ledger *l = st->ledger;
-    const struct ledger_script *s = &l->scripts[script];
+    const struct ledger_script *s = &l->scripts[plan->script];
     int32_t n_full;
 
-    stage_unit_begin(st, PHASE_ENCODE, (uint64_t)script);
+    stage_unit_begin(st, PHASE_ENCODE, (uint64_t)plan->script);
     memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
     p->text[s->n_text_bytes] = '\0';
     const int32_t n =
         tokenizer_bytes(p->text, st->conf.text.vocab, st->conf.text.text_len, p->ids, &n_full);
     if (n_full > n)
         log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
-    float *row = prompts_begin(p->prompts, at);
+    float *row = prompts_begin(p->prompts, plan->entry);
     TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));
-    prompts_commit(p->prompts, at, s->key, n, n_full);
+    prompts_commit(p->prompts, plan->entry, s->key, n, n_full);
     if (p->store) TRY(store_append(p->store, s->key, row, n, n_full));
     ledger_add(&l->text.n_encoded, 1);
-    if (evicts) ledger_add(&l->text.n_evictions, 1);
+    if (plan->does_evict) ledger_add(&l->text.n_evictions, 1);
     ledger_publish(&l->text.n_entries, (uint64_t)prompts_count(p->prompts));
     ledger_publish(&st->head->n_ops, ops_count());
     stage_unit_end(st);
@@ -158,18 +136,16 @@ out:
 static err_t text_step(struct stage *st, void *self, bool *did_work, bool *is_done)
 {
     struct text_stage *p = self;
-    bool evicts;
     if (st->is_draining) {
         *is_done = true;
         return OK;
     }
-    const int64_t script = next_missing(p);
-    if (script < 0) return OK;
-    const int32_t at =
-        prompts_victim(p->prompts, st->ledger, last_decided(st->ledger), script, &evicts);
-    if (at < 0) return OK; /* every entry is still to be used: room comes with the next decision */
+    const struct text_plan plan = text_plan_next(st->ledger, p->prompts);
+    if (plan.n_seen > (int64_t)ledger_read(&st->ledger->text.n_scripts_seen))
+        ledger_publish(&st->ledger->text.n_scripts_seen, (uint64_t)plan.n_seen);
+    if (plan.script < 0 || plan.entry < 0) return OK;
     *did_work = true;
-    return encode(p, script, at, evicts);
+    return encode(p, &plan);
 }
 
 int main(int argc, char **argv)

@@ -1,6 +1,7 @@
 /* main.c - longlived-vae: clean latents in, RGB frames out, one latent a unit.
  *
- * Regions written: vae.0, frames.0, our page of the ledger. The model is vae.c.
+ * Regions written: vae.0, frames.0, our page of the ledger. The model is vae.c, what comes next is
+ * plan.c.
  */
 #include <stdlib.h>
 
@@ -9,6 +10,7 @@
 #include "ipc/latents.h"
 #include "kernels/ops.h"
 #include "procs/stage.h"
+#include "procs/vae/plan.h"
 #include "procs/vae/vae.h"
 #include "procs/weights.h"
 
@@ -88,20 +90,21 @@ out:
     return e;
 }
 
-/* Decodes latent l, counted over the ledger, and commits it. */
-static err_t decode(struct vae_stage *p, int64_t l, int64_t r, int64_t first_frame, int32_t n)
+/* Decodes the latent and commits it. */
+static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
 {
     err_t e = OK;
     struct stage *st = p->st;
-    const struct tensor rgb = tensor_rows(p->rgb, 0, n);
-    stage_unit_begin(st, PHASE_DECODE, (uint64_t)l);
-    TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, l), tensor_bytes(p->latent)));
-    TRY(vae_decode(p->model, rgb, p->latent, r, on_stage, p));
-    for (int32_t i = 0; i < n; i++)
-        TRY(dev_download(st->dev, frames_at(&p->frames, first_frame + i),
+    const struct tensor rgb = tensor_rows(p->rgb, 0, plan->n_frames);
+    stage_unit_begin(st, PHASE_DECODE, (uint64_t)plan->latent);
+    TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, plan->latent),
+                   tensor_bytes(p->latent)));
+    TRY(vae_decode(p->model, rgb, p->latent, plan->r, on_stage, p));
+    for (int32_t i = 0; i < plan->n_frames; i++)
+        TRY(dev_download(st->dev, frames_at(&p->frames, plan->first_frame + i),
                          tensor_rows(rgb, i, 1).data, (size_t)p->frames.n_bytes));
     TRY(dev_sync(st->dev));
-    ledger_publish(&st->ledger->vae.n_latents, (uint64_t)l + 1);
+    ledger_publish(&st->ledger->vae.n_latents, (uint64_t)plan->latent + 1);
     stage_unit_end(st);
     bells_ring(st->bells, WRITER_GATEWAY);
     bells_ring(st->bells, WRITER_DIT);
@@ -113,23 +116,13 @@ static err_t vae_stage_step(struct stage *st, void *self, bool *did_work, bool *
 {
     err_t e = OK;
     struct vae_stage *p = self;
-    const struct ledger *ledger = st->ledger;
-    const int64_t NB = st->conf.dit.block, l = (int64_t)ledger_read(&ledger->vae.n_latents);
     if (st->is_draining) {
         *is_done = true;
         return OK;
     }
-    if (l >= NB * (int64_t)ledger_read(&ledger->dit.n_latents_blocks)) return OK;
-
-    const int64_t at = ledger_session_of(ledger, l / NB);
-    MUST(at >= 0); /* dit made this latent for a session */
-    const struct ledger_session *s = &ledger->sessions[at];
-    const int64_t r = l - s->first_block * NB;
-    const int64_t first_frame = s->first_frame + ledger_frames_of(r);
-    const int32_t n = r == 0 ? 1 : VAE_FRAMES_MAX;
-    if (first_frame + n > (int64_t)ledger_read(&ledger->gateway.n_committed) + p->frames.n_slots)
-        return OK; /* the gateway has not taken what is in those slots */
-    TRY(decode(p, l, r, first_frame, n));
+    const struct vae_plan plan = vae_plan_next(st->ledger, &st->conf);
+    if (!plan.is_due) return OK;
+    TRY(decode(p, &plan));
     *did_work = true;
     ledger_publish(&st->head->n_ops, ops_count());
 out:

@@ -1,0 +1,20 @@
+/* plan.c - see plan.h. */
+#include "procs/vae/plan.h"
+
+struct vae_plan vae_plan_next(const struct ledger *l, const struct conf *c)
+{
+    const int64_t NB = c->dit.block, at_latent = (int64_t)ledger_read(&l->vae.n_latents);
+    struct vae_plan p = {.latent = at_latent};
+    if (at_latent >= NB * (int64_t)ledger_read(&l->dit.n_latents_blocks)) return p;
+
+    const int64_t at = ledger_session_of(l, at_latent / NB);
+    MUST(at >= 0); /* dit made this latent for a session */
+    const struct ledger_session *s = &l->sessions[at];
+    p.r = at_latent - s->first_block * NB;
+    p.first_frame = s->first_frame + ledger_frames_of(p.r);
+    p.n_frames = (int32_t)(ledger_frames_of(p.r + 1) - ledger_frames_of(p.r));
+    /* A slot is free once the gateway has committed the frame that lies in it. */
+    p.is_due = p.first_frame + p.n_frames <=
+               (int64_t)ledger_read(&l->gateway.n_committed) + c->vae.ring_frames;
+    return p;
+}
