@@ -20,29 +20,68 @@ struct field {
     enum field_kind kind;
     size_t offset;
     uint64_t min, max;
+    const char *help;
 };
 
-#define FIELD(name, kind, min, max)                                                                \
+#define FIELD(name, kind, min, max, help)                                                          \
     {                                                                                              \
-#name, kind, offsetof(struct msg, name), min, max                                          \
+#name, kind, offsetof(struct msg, name), min, max, help                                    \
     }
-#define FIELD_REQUEST FIELD(request, FIELD_U64, 1, UINT64_MAX)
+#define FIELD_REQUEST                                                                              \
+    FIELD(request, FIELD_U64, 1, UINT64_MAX, "the asker's number; the answer carries it")
+#define FIELD_COUNT(name, help) FIELD(name, FIELD_I64, 0, INT64_MAX, help)
 
 static const struct {
-    const char *name;
+    const char *name, *way, *help;
     struct field fields[FIELDS_MAX + 1];
 } types[MSG_TYPES] = {
-    [MSG_BELL] = {"bell", {FIELD(from, FIELD_U64, 0, WRITERS - 1)}},
-    [MSG_PROMPT] = {"prompt", {FIELD_REQUEST, FIELD(text, FIELD_TEXT, 1, PROMPT_BYTES_MAX)}},
-    [MSG_FINISH] = {"finish", {FIELD_REQUEST}},
+    [MSG_BELL] = {"bell",
+                  "stage to stage",
+                  "look at the ledger",
+                  {FIELD(from, FIELD_U64, 0, WRITERS - 1, "who rings: text, dit, vae, gateway")}},
+    [MSG_PROMPT] = {"prompt",
+                    "client to gateway",
+                    "a prompt that takes effect as soon as possible",
+                    {FIELD_REQUEST, FIELD(text, FIELD_TEXT, 1, PROMPT_BYTES_MAX, "the prompt")}},
+    [MSG_FINISH] = {"finish",
+                    "client to gateway",
+                    "the running session finishes its block and its file",
+                    {FIELD_REQUEST}},
     [MSG_RECEIPT] = {"receipt",
-                     {FIELD_REQUEST, FIELD(block, FIELD_I64, 0, INT64_MAX),
-                      FIELD(latent, FIELD_I64, 0, INT64_MAX), FIELD(frame, FIELD_I64, 0, INT64_MAX),
-                      FIELD(time_ms, FIELD_I64, 0, INT64_MAX)}},
+                     "gateway to client",
+                     "decided; after finish: taken, and all numbers are 0",
+                     {FIELD_REQUEST, FIELD_COUNT(block, "block of the session"),
+                      FIELD_COUNT(latent, "its first latent frame"),
+                      FIELD_COUNT(frame, "its first pixel frame"),
+                      FIELD_COUNT(time_ms, "time of that frame in the video")}},
     [MSG_REFUSED] = {"refused",
-                     {FIELD_REQUEST, FIELD(status, FIELD_I64, 0, 255),
-                      FIELD(text, FIELD_TEXT, 0, PROMPT_BYTES_MAX)}},
+                     "gateway to client",
+                     "not taken",
+                     {FIELD_REQUEST, FIELD(status, FIELD_I64, 0, 255, "exit status of the reason"),
+                      FIELD(text, FIELD_TEXT, 0, PROMPT_BYTES_MAX, "the reason, one line")}},
 };
+
+static void print_field(FILE *f, const struct field *d)
+{
+    static const char *const kinds[] = {"", "u64", "i64", "text"};
+    const bool is_text = d->kind == FIELD_TEXT;
+    fprintf(f, "| | | `%s` | %s | %s%" PRIu64 " to ", d->key, kinds[d->kind],
+            is_text ? "" : "from ", d->min);
+    if (d->max == UINT64_MAX) fprintf(f, "2^64 - 1");
+    else if (d->max == INT64_MAX) fprintf(f, "2^63 - 1");
+    else fprintf(f, "%" PRIu64, d->max);
+    fprintf(f, "%s | %s |\n", is_text ? " bytes" : "", d->help);
+}
+
+void msg_print_help(FILE *f)
+{
+    fprintf(f, "| message | way | field | type | bounds | meaning |\n");
+    fprintf(f, "| --- | --- | --- | --- | --- | --- |\n");
+    for (int i = 0; i < MSG_TYPES; i++) {
+        fprintf(f, "| `%s` | %s | | | | %s |\n", types[i].name, types[i].way, types[i].help);
+        for (const struct field *d = types[i].fields; d->kind != FIELD_END; d++) print_field(f, d);
+    }
+}
 
 /* --- packing ------------------------------------------------------------------------------- */
 

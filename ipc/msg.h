@@ -12,6 +12,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/err.h"
 #include "common/prompt.h"
@@ -43,5 +44,8 @@ struct msg {
 size_t msg_pack(const struct msg *m, uint8_t *buf, size_t cap);
 /* On failure m holds nothing of use. */
 MUST_USE err_t msg_unpack(struct msg *m, const uint8_t *buf, size_t n_bytes);
+
+/* docs/PROTOCOL.md's table of messages, and `longlived-ctl messages`. */
+void msg_print_help(FILE *f);
 
 #endif

@@ -4,6 +4,7 @@
  *   longlived-ctl prompt --run DIR TEXT   a new prompt; prints the receipt once it is decided
  *   longlived-ctl feed --run DIR          the same for every line of standard input
  *   longlived-ctl finish --run DIR        the running session finishes its block and file
+ *   longlived-ctl messages                the table of messages in docs/PROTOCOL.md
  *
  * A request has a random number; it is sent again every second until it is answered, and the
  * gateway takes it once. Nobody answers for 60 s: exit 75.
@@ -223,6 +224,9 @@ out:
 
 /* --- the process ------------------------------------------------------------------------------ */
 
+static const char usage[] =
+    "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT], or longlived-ctl messages";
+
 static err_t run(int argc, char **argv)
 {
     static struct ctl c;
@@ -230,14 +234,18 @@ static err_t run(int argc, char **argv)
     char clean[PROMPT_BYTES_MAX + 1];
     const char *verb = argc > 1 ? argv[1] : "";
     const bool is_prompt = strcmp(verb, "prompt") == 0;
+    if (argc == 2 && strcmp(verb, "messages") == 0) {
+        msg_print_help(stdout);
+        return OK;
+    }
     if (argc != (is_prompt ? 5 : 4) || strcmp(argv[2], "--run") != 0)
-        return FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
+        return FAIL(ERR_USAGE, "%s", usage);
     if (is_prompt) TRY(prompt_clean(argv[4], strlen(argv[4]), clean, sizeof clean));
     TRY(client_open(&c.client, argv[3]));
     if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, clean));
     else if (strcmp(verb, "feed") == 0) TRY(feed(&c));
     else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, NULL));
-    else e = FAIL(ERR_USAGE, "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT]");
+    else e = FAIL(ERR_USAGE, "%s", usage);
 out:
     client_close(&c.client);
     return e;

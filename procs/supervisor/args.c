@@ -25,11 +25,11 @@ static const struct option {
 } options[] = {
     {"help", 'h', FLAG, offsetof(struct args, wants_help), ON_ALL, NULL, "this text"},
     {"config", 'c', TEXT, offsetof(struct args, conf), ON_CONF, "FILE",
-     "configuration; default configs/demo.ini beside the programs"},
+     "configuration; default configs/demo.ini of this tree"},
     {"set", 0, SETS, offsetof(struct args, sets), ON_CONF, "S.K=V",
      "sets a key of the configuration; may be repeated"},
     {"run", 0, TEXT, offsetof(struct args, run), ON_CONF, "DIR",
-     "run directory; default /dev/shm/longlived-UID/main (generate: one of its own)"},
+     "run directory; default [run] dir, or /dev/shm/longlived-UID/main"},
     {"output", 'o', TEXT, offsetof(struct args, out), ON_SESSIONS, "OUT",
      "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
     {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},
@@ -60,18 +60,33 @@ static const struct option {
 enum { OPTIONS = sizeof options / sizeof *options };
 
 static const struct {
-    const char *name, *word, *summary;
+    const char *name, *word, *summary, *more;
 } commands[COMMANDS] = {
-    [CMD_UP] = {"up", NULL, "starts a pipeline in the background; returns when all serve"},
-    [CMD_DOWN] = {"down", NULL, "ends it: the running session finishes block and file"},
-    [CMD_STATUS] = {"status", NULL, "processes and counters of a running pipeline"},
-    [CMD_RESTART] = {"restart", "STAGE", "ends one process; returns when its successor serves"},
-    [CMD_GENERATE] = {"generate", NULL, "makes videos from prompts, as fast as it can"},
-    [CMD_SERVE] = {"serve", NULL, "live: an endless video; prompts from standard input"},
-    [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect"},
-    [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it"},
+    [CMD_UP] = {"up", NULL, "starts a pipeline in the background; returns when all serve",
+                "longlived up -c configs/tiny.ini --run /dev/shm/mine\n"},
+    [CMD_DOWN] = {"down", NULL, "ends it: the running session finishes block and file",
+                  "longlived down --run /dev/shm/mine\n"},
+    [CMD_STATUS] = {"status", NULL, "processes and counters of a running pipeline",
+                    "longlived status --json\n"},
+    [CMD_RESTART] = {"restart", "STAGE", "ends one process; returns when its successor serves",
+                     "longlived restart dit --kill     (keeper, text, dit, vae or gateway)\n"},
+    [CMD_GENERATE] = {"generate", NULL, "makes videos from prompts, as fast as it can",
+                      "longlived generate --prompt \"a red ball\" --seconds 5 -o ball.mp4\n"
+                      "  longlived generate --script configs/demo.jsonl -o demo.mp4\n"
+                      "\nWith --run DIR, and a pipeline up in DIR, that one does the work;"
+                      " otherwise a pipeline\nof its own comes and goes."
+                      " Several videos: OUT-000.mp4, OUT-001.mp4 ...\n"},
+    [CMD_SERVE] = {"serve", NULL, "live: an endless video; prompts from standard input",
+                   "longlived serve --prompt \"a red ball\" -o - | ffplay -\n"
+                   "\nEvery line of standard input, and every longlived prompt, is a new prompt."
+                   " SIGINT or\nSIGTERM once finishes the block and the file, twice stops.\n"},
+    [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect",
+                    "longlived prompt \"a blue cube\"\n"},
+    [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
+                    "longlived doctor -c configs/tiny.ini\n"},
     [CMD_HELP] = {"help", "[COMMAND | config]",
-                  "explains a command, or every key of the configuration"},
+                  "explains a command, or every key of the configuration",
+                  "longlived help config\n"},
 };
 
 const char *args_name(enum command c)
@@ -91,7 +106,11 @@ void args_help(FILE *f)
     fprintf(f, "usage: longlived COMMAND [options]\n\n");
     for (int c = 0; c < COMMANDS; c++)
         fprintf(f, "  %-10s%s\n", commands[c].name, commands[c].summary);
-    fprintf(f, "\nlonglived COMMAND --help explains one; longlived --version says which build.\n");
+    fprintf(f,
+            "\nlonglived COMMAND --help explains one; longlived --version says which one this is."
+            "\nexit: 0 done, 2 usage, 3 gave up, 65 bad data, 66 missing input, 69 no device or"
+            " no session,\n      70 internal or device fault, 73 cannot write, 75 try again,"
+            " 78 configuration,\n      100 already running\n");
 }
 
 void args_help_command(enum command c, FILE *f)
@@ -108,6 +127,7 @@ void args_help_command(enum command c, FILE *f)
                  o->value ? " " : "", o->value ? o->value : "");
         fprintf(f, "  %-24s%s\n", left, o->help);
     }
+    fprintf(f, "\n  %s", commands[c].more);
 }
 
 /* Whole decimal text from lo to hi. */

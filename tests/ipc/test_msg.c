@@ -378,6 +378,34 @@ static void test_text_is_utf8(void **state)
            "block is 9223372036854775808");
 }
 
+/* docs/PROTOCOL.md's table: each type once, each field with its bounds. */
+static void test_help_has_every_field(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "| `bell` | stage to stage | | | | look at the ledger |\n| | | `from` | u64 | from 0 to 3 "
+        "|",
+        "| `prompt` | client to gateway |",
+        "| | | `text` | text | 1 to 16384 bytes | the prompt |",
+        "| `finish` | client to gateway |",
+        "| `receipt` | gateway to client |",
+        "| | | `request` | u64 | from 1 to 2^64 - 1 |",
+        "| | | `block` | i64 | from 0 to 2^63 - 1 |",
+        "| | | `latent` |",
+        "| | | `frame` |",
+        "| | | `time_ms` |",
+        "| `refused` | gateway to client |",
+        "| | | `status` | i64 | from 0 to 255 |",
+        "| | | `text` | text | 0 to 16384 bytes |",
+    };
+    char text[4096] = "";
+    FILE *f = fmemopen(text, sizeof text, "w");
+    msg_print_help(f);
+    fclose(f);
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        if (!strstr(text, lines[i])) fail_msg("%s is not in %s", lines[i], text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +418,7 @@ int main(void)
         cmocka_unit_test(test_what_may_vary),
         cmocka_unit_test(test_what_may_not),
         cmocka_unit_test(test_text_is_utf8),
+        cmocka_unit_test(test_help_has_every_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
