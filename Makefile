@@ -4,6 +4,7 @@
 #   make test       install what is missing, build, run the tests of at most 8 minutes
 #   make test-full  the long tier
 #   make bench      timings, as tables and build/bench.jsonl
+#   make docs       prints the tables in docs/ anew
 #   make            build only
 #   SAN=1           ASan and UBSan, objects apart from the plain ones
 
@@ -47,7 +48,7 @@ LIBS_KERNELS := -lopenblas -lm
 LIBS_IPC     := -lzmq -lmsgpackc
 LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
 
-.PHONY: all demo test test-full bench deps deps-full build clean format FORCE
+.PHONY: all demo test test-full bench deps deps-full build clean docs format FORCE
 .DEFAULT_GOAL := all
 
 all: $(PROGRAMS) $(MP4)
@@ -139,6 +140,9 @@ $(BIN)/bench-%: $(B)/bench/%.o $(B)/bench/bench.o $(ALL_LIBS)
 bench: deps
 	@$(MAKE) --no-print-directory -j2 all benches
 	@bash bench/run.sh
+
+docs: all
+	@bash launch/docs.sh
 
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')

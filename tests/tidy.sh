@@ -96,6 +96,35 @@ verdict 'no path of a machine' \
 verdict 'no printf of a message outside log and command line' \
     "$(grep -nE '\bperror\(|fprintf\(stderr' $(sources 'common/*.c' 'ipc/*.c' 'kernels/*.c' 'procs/text/*.c' 'procs/dit/*.c' 'procs/vae/*.c' 'procs/gateway/*.c' 'procs/keeper/*.c') | grep -v 'common/err.c' || true)"
 
+# Documents: there, linked, and as the program prints them.
+missing_documents() {
+    for f in README.md LICENSE docs/{ARCHITECTURE,PROTOCOL,CONFIG,STYLE,LICENSES}.md; do
+        [ -s "$f" ] || echo "$f is missing"
+    done
+}
+verdict 'documents' "$(missing_documents)"
+dead_links() {
+    sources '*.md' | while read -r f; do
+        grep -noE '\]\([^) ]+\)' "$f" | while IFS=: read -r n link; do
+            link=${link#](} link=${link%)}
+            case $link in *://* | mailto:* | '#'*) continue ;; esac
+            [ -e "$(dirname "$f")/${link%%#*}" ] || echo "$f:$n: $link leads nowhere"
+        done
+    done
+}
+verdict 'relative links lead somewhere' "$(dead_links)"
+unnamed_rules() {
+    sed -n "s/^ *verdict '\([^']*\)'.*/\1/p" tests/tidy.sh | sort -u | while read -r rule; do
+        grep -qF "\`$rule\`" docs/STYLE.md || echo "docs/STYLE.md: rule $rule is not named"
+    done
+}
+verdict 'every rule is in STYLE.md' "$(unnamed_rules)"
+if [ -x build/bin/longlived ]; then
+    verdict 'printed tables are fresh' "$(bash launch/docs.sh check 2>&1)"
+else
+    echo 'skip printed tables are fresh: nothing is built in build/bin'
+fi
+
 if command -v clang-format >/dev/null; then
     verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h') 2>&1 | grep warning | head -n 20)"
 elif [ "$tier" = full ]; then
