@@ -28,6 +28,8 @@ static const struct field fields[] = {
     TEXT(run, dir, 0, TEXT_MAX, "", "run directory; empty: the default for this user"),
     TEXT(run, preset, 0, PRESET_NAME_MAX, "", "section [preset.NAME] to apply; empty: none"),
     FIELD(struct conf, run, seed, FIELD_I64, 0, INT64_MAX, "0", "seed of a video's noise"),
+    TEXT(run, switch_frame_indices, 0, TEXT_MAX, "",
+         "latents at which a script's prompts change, for lines without \"switch\": 40,80"),
     I32(run, fps, 1, 120, "16", "frames presented a second"),
     I32(run, ahead_ms, 0, 600000, "1200", "finished video a live session keeps before the viewer"),
 
@@ -375,7 +377,7 @@ err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32
     memset(read.run.preset, 0, sizeof read.run.preset);
     e = conf_check(&read);
     if (e != OK) {
-        e = err_prefix(e, "%s", path);
+        e = err_prefix(e, "%s%s", path, n_sets > 0 ? " with --set" : "");
         goto out;
     }
     *c = read;

@@ -16,7 +16,7 @@
 
 #include "common/err.h"
 
-enum { CONF_TEXT_MAX = 160 };
+enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
 
 struct conf {
@@ -24,7 +24,8 @@ struct conf {
         char dir[CONF_TEXT_MAX];    /* run directory; "" is the default for this user */
         char preset[CONF_TEXT_MAX]; /* section [preset.NAME] to apply; "" none */
         int64_t seed;
-        int32_t fps;      /* presentation, frames a second */
+        char switch_frame_indices[CONF_TEXT_MAX]; /* latents: 40,80; see conf_switches */
+        int32_t fps;                              /* presentation, frames a second */
         int32_t ahead_ms; /* how much finished video a live session keeps before the viewer */
     } run;
     struct {
@@ -87,6 +88,9 @@ MUST_USE err_t conf_set(struct conf *c, const char *assignment);
 
 /* Relations between keys: dim = heads * head dim, sink <= block <= window - sink, even sizes ... */
 MUST_USE err_t conf_check(const struct conf *c);
+
+/* run.switch_frame_indices as numbers; their count. 0 when it is empty or conf_check refuses it. */
+int32_t conf_switches(const struct conf *c, int64_t at[CONF_SWITCHES_MAX]);
 
 /* The whole configuration as an ini file that conf_load reads back to the same struct. */
 void conf_write(const struct conf *c, FILE *f);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { STEPS_MAX = 5, STEP_MAX = 1000, CUDA_DEVICES_MAX = 64 };
+static const uint64_t SWITCH_MAX = UINT64_C(1000000000000);
 
 /* Latent frames that are decoded again to rebuild the VAE's state after it died. */
 enum { VAE_REBUILD_LATENTS = 38 };
@@ -42,6 +43,33 @@ static err_t check_steps(const char *steps)
                 steps, STEPS_MAX, STEP_MAX);
 }
 
+/* Blanks may follow a comma, as in LongLive's own files. */
+int32_t conf_switches(const struct conf *c, int64_t at[CONF_SWITCHES_MAX])
+{
+    const char *s = c->run.switch_frame_indices;
+    uint64_t v = 0, last = 0;
+    int32_t n = 0;
+    while (*s != '\0') {
+        s += strspn(s, " ");
+        if (n == CONF_SWITCHES_MAX || !read_number(&s, SWITCH_MAX, &v) || v < last) return 0;
+        at[n++] = (int64_t)(last = v);
+        if (*s == '\0') return n;
+        if (*s++ != ',' || *s == '\0') return 0;
+    }
+    return 0;
+}
+
+static err_t check_switches(const struct conf *c)
+{
+    int64_t at[CONF_SWITCHES_MAX];
+    const char *text = c->run.switch_frame_indices;
+    if (text[0] == '\0' || conf_switches(c, at) > 0) return OK;
+    return FAIL(ERR_CONFIG,
+                "run.switch_frame_indices = %s: integers from 0 to %" PRIu64
+                ", with commas between them, not decreasing",
+                text, SWITCH_MAX);
+}
+
 static err_t check_place(const char *stage, const char *place)
 {
     const char *s = place + 5;
@@ -65,6 +93,7 @@ static err_t check_texts(const struct conf *c)
                     c->model.weights, UINT64_MAX);
     if (strcmp(c->text.tokenizer, "bytes") != 0)
         return FAIL(ERR_CONFIG, "text.tokenizer = %s: only bytes is known", c->text.tokenizer);
+    TRY(check_switches(c));
     TRY(check_steps(c->dit.steps));
     TRY(check_place("text", c->place.text));
     TRY(check_place("dit", c->place.dit));

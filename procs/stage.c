@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -83,7 +82,6 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     char path[512];
     const char *name = ledger_writer_names[def->writer];
 
-    umask(077);
     snprintf(path, sizeof path, "%s/config.ini", st->run_dir);
     TRY(conf_load(&st->conf, path, NULL, 0));
     TRY(keeper_connect(&st->keeper, st->run_dir, 10000));

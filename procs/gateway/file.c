@@ -11,7 +11,7 @@ err_t file_open(int *fd, const char *path, bool resume, int64_t *n_bytes)
 {
     struct stat st;
     /* O_NONBLOCK is for a pipe without a reader, which is refused below rather than waited for. */
-    const int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+    const int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
     if (f < 0) return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(errno));
 
     err_t e = OK;

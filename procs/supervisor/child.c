@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -47,7 +46,6 @@ static void run(const struct child_conf *c, pid_t parent)
     default_signals();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(err_exit_status(ERR_AGAIN)); /* it died before the line above */
-    umask(077);
     if (place_fds(c) != 0) {
         fprintf(stderr, "level=error stage=%s ev=exit status=%d msg=\"file descriptors: %s\"\n",
                 name, err_exit_status(ERR_AGAIN), strerror(errno));

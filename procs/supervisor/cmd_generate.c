@@ -90,7 +90,9 @@ static err_t one_prompt(const char *text, int64_t at_block, struct job_video *v)
 /* Every prompt of a script file, to be encoded ahead. */
 static err_t read_prewarm(const char *path, const struct conf *c, struct job *job)
 {
-    const struct script_conf sc = {.block = c->dit.block};
+    int64_t at[CONF_SWITCHES_MAX];
+    const int32_t n_at = conf_switches(c, at);
+    const struct script_conf sc = {.block = c->dit.block, .at = n_at ? at : NULL, .n_at = n_at};
     struct job_video *videos = NULL;
     int32_t n_videos = 0;
     size_t n = 0;
@@ -116,11 +118,17 @@ static err_t fill_job(struct job *job, const struct args *a, const struct conf *
 {
     const int64_t seed = a->seed >= 0 ? a->seed : c->run.seed;
     int64_t n_blocks = a->n_blocks ? a->n_blocks : BLOCKS_DEFAULT;
+    int64_t at[CONF_SWITCHES_MAX];
+    const int32_t n_at = conf_switches(c, at);
     err_t e = OK;
     if (a->seconds_ms) n_blocks = blocks_of(a->seconds_ms, c->run.fps, c->dit.block);
     if (job->is_live) n_blocks = 0;
     if (a->script) {
-        const struct script_conf sc = {.block = c->dit.block, .n_blocks = n_blocks, .seed = seed};
+        const struct script_conf sc = {.block = c->dit.block,
+                                       .n_blocks = n_blocks,
+                                       .seed = seed,
+                                       .at = n_at ? at : NULL,
+                                       .n_at = n_at};
         TRY(script_read(a->script, &sc, &job->videos, &job->n_videos));
     } else {
         job->videos = calloc(1, sizeof *job->videos);
@@ -140,6 +148,8 @@ static err_t fill_job(struct job *job, const struct args *a, const struct conf *
         if (!v->out) v->out = strdup("");
         if (!v->hashes) v->hashes = strdup("");
         if (!v->out || !v->hashes) return FAIL(ERR_NOMEM, "job");
+        if (v->out[0] && strcmp(v->out, v->hashes) == 0)
+            return FAIL(ERR_USAGE, "%s: both video and hashes", v->out);
     }
     if (a->prewarm) TRY(read_prewarm(a->prewarm, c, job));
 out:

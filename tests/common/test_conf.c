@@ -194,7 +194,7 @@ static void test_set_overrides_the_file(void **state)
         {"=", "--set: : a key is spelt section.key"},
         {"run.preset=b", "--set: unknown preset b (known: a)"},
         {"run.dir=a\nb", "--set: run.dir: cannot hold a control character (byte 2)"},
-        {"dit.sink=6", "a.ini: dit.sink = 6: at most dit.block = 3"},
+        {"dit.sink=6", "a.ini with --set: dit.sink = 6: at most dit.block = 3"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         want_fails(load_set(&c, "[preset.a]\ndit.window = 9\n", bad[i][0]), ERR_CONFIG, bad[i][1]);

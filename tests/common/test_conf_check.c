@@ -50,6 +50,14 @@ static void test_what_is_refused(void **state)
         {"dit.steps=,5", "1 to 5 integers"},
         {"dit.steps=5x", "1 to 5 integers"},
         {"dit.steps=99999999999999999999", "1 to 5 integers"},
+        {"run.switch_frame_indices=6,3",
+         "run.switch_frame_indices = 6,3: integers from 0 to 1000000000000, with commas between "
+         "them, not decreasing"},
+        {"run.switch_frame_indices=6,", "with commas between them"},
+        {"run.switch_frame_indices=,6", "with commas between them"},
+        {"run.switch_frame_indices=6:9", "with commas between them"},
+        {"run.switch_frame_indices=-1", "with commas between them"},
+        {"run.switch_frame_indices=1000000000001", "integers from 0 to 1000000000000"},
         {"place.text=gpu", "place.text = gpu: cpu or cuda:N, N from 0 to 63"},
         {"place.dit=cuda:", "place.dit = cuda:: cpu or cuda:N"},
         {"place.vae=cuda:64", "place.vae = cuda:64: cpu or cuda:N"},
@@ -79,6 +87,24 @@ static void test_what_is_just_inside(void **state)
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) want_ok(check(good[i]));
 }
 
+static void test_switches_as_numbers(void **state)
+{
+    (void)state;
+    struct conf c;
+    int64_t at[CONF_SWITCHES_MAX];
+    conf_default(&c);
+    assert_int_equal(conf_switches(&c, at), 0);
+    want_ok(conf_set(&c, "run.switch_frame_indices=0, 40,40,   1000000000000"));
+    want_ok(conf_check(&c));
+    assert_int_equal(conf_switches(&c, at), 4);
+    assert_true(at[0] == 0 && at[1] == 40 && at[2] == 40 && at[3] == 1000000000000);
+    /* As many as fit into the longest text. */
+    memset(c.run.switch_frame_indices, ',', CONF_TEXT_MAX - 1);
+    for (int i = 0; i < CONF_TEXT_MAX - 1; i += 2) c.run.switch_frame_indices[i] = '7';
+    assert_int_equal(conf_switches(&c, at), CONF_SWITCHES_MAX);
+    assert_int_equal(at[CONF_SWITCHES_MAX - 1], 7);
+}
+
 /* Whatever the rate and the ring, the bound that the sentence names is the largest that passes. */
 static void test_the_named_bound_is_the_bound(void **state)
 {
@@ -105,6 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_refused),
         cmocka_unit_test(test_what_is_just_inside),
+        cmocka_unit_test(test_switches_as_numbers),
         cmocka_unit_test(test_the_named_bound_is_the_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,6 +53,8 @@ def test_config(tmp):
             os.path.join(tmp, "v.y4m")], 66, "none.ini")
     expect(["generate", "-c", NANO, "--set", "dit.sinks=3", "--prompt", "x", "-o",
             os.path.join(tmp, "v.y4m")], 78, r"--set.*dit\.sinks.*dit\.sink")
+    expect(["generate", "-c", NANO, "--set", "run.switch_frame_indices=9,x", "--prompt", "x", "-o",
+            os.path.join(tmp, "v.y4m")], 78, "run.switch_frame_indices = 9,x.*integers")
     expect(["generate", "-c", NANO, "--set", "place.dit=cuda:0", "--prompt", "x", "-o",
             os.path.join(tmp, "v.y4m")], 69, "cuda:0")
 
@@ -93,6 +95,9 @@ def test_outputs(tmp):
         expect(["generate", "-c", NANO, "--prompt", "x", "-o", out], 73, os.path.basename(out))
     expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", "/proc/h", "-o",
             os.path.join(tmp, "v.y4m")], 73, "/proc/h")
+    same = os.path.join(tmp, "v.y4m")
+    expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", same, "-o", same], 2, "both")
+    check(os.listdir(tmp) == [], "a refused command leaves", os.listdir(tmp))
     # Writable when asked, full when used: the job fails in words, what is there plays.
     os.symlink("/dev/full", os.path.join(tmp, "full.y4m"))
     expect(["generate", "-c", NANO, "--prompt", "x", "--blocks", "3", "--quiet", "-o",

@@ -70,6 +70,16 @@ def test_switch_rule(tmp):
     apart = generate(tmp, "apart", "--blocks", "6", "--script",
                      script(tmp, {"prompts": ["a", "b", "c"], "switch": [6, 9]}))
     check(both == apart, "two switches in one block")
+    # The same indices from the configuration, for a line that has none; a line's own go first.
+    bare = script(tmp, {"prompts": ["a", "b", "c"]})
+    at = ["--set", "run.switch_frame_indices=6, 9"]
+    check(generate(tmp, "conf", "--blocks", "6", "--script", bare, *at) == apart, "from config")
+    own = script(tmp, {"prompts": ["a", "b", "c"], "switch": [4, 5]})
+    check(generate(tmp, "own", "--blocks", "6", "--script", own, *at[:1],
+                   "run.switch_frame_indices=0,3") == apart, "the line's own indices")
+    r = run(["generate", "-c", NANO, "--script", script(tmp, {"prompts": ["a", "b"]}), "--blocks",
+             "6", "-o", os.path.join(tmp, "v.y4m")] + at, timeout=60)
+    check_result(r, 65, r"script\.jsonl:1: .*2 switch indices for 2 prompts")
 
 
 def test_mp4(tmp):

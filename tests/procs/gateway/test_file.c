@@ -41,6 +41,25 @@ static int64_t size_of(const char *name)
     return stat(name, &st) == 0 ? st.st_size : -1;
 }
 
+/* A video is made as any program of the user's makes files. */
+static void test_mode_is_the_umasks(void **state)
+{
+    (void)state;
+    const mode_t masks[] = {022, 027, 0};
+    for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+        struct stat st;
+        int fd = -1;
+        int64_t n = -1;
+        const mode_t kept = umask(masks[i]);
+        assert_int_equal(file_open(&fd, path, false, &n), OK);
+        umask(kept);
+        assert_int_equal(fstat(fd, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0666 & ~masks[i]);
+        close(fd);
+        unlink(path);
+    }
+}
+
 static void test_writes_reads_and_resumes(void **state)
 {
     (void)state;
@@ -186,6 +205,7 @@ static void test_a_device_is_neither_cut_nor_resumed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mode_is_the_umasks),
         cmocka_unit_test(test_writes_reads_and_resumes),
         cmocka_unit_test(test_is_closed_over_exec),
         cmocka_unit_test(test_a_failed_write_is_cut_off),
