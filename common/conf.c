@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/field.h"
 #include "common/file.h"
 
@@ -85,6 +86,12 @@ static const struct field fields[] = {
     I32(supervisor, beat_s_max, 1, 3600, "10", "seconds without a sign of life: killed"),
     I32(supervisor, ready_s_max, 1, 86400, "600", "seconds from start to ready, then killed"),
     I32(supervisor, stop_s_max, 1, 3600, "30", "seconds to drain, then killed"),
+
+    TEXT(fault, point, 0, 40, "", "for tests: a place that fails; see `help faults`; empty: none"),
+    FIELD_NAMED(struct conf, fault, action, fault_action_names, "kill", "what happens there"),
+    I32(fault, at, 1, INT32_MAX, "1", "at the place's n-th passage"),
+    BOOL(fault, repeat, "false", "and at every later passage"),
+    I32(fault, delay_ms, 0, 600000, "1000", "how long action delay lasts"),
 };
 /* clang-format on */
 enum { N_FIELDS = sizeof fields / sizeof *fields };

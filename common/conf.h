@@ -67,6 +67,13 @@ struct conf {
     struct {
         int32_t threads;
     } cpu;
+    struct {                       /* a place that fails, for tests: common/fault.h */
+        char point[CONF_TEXT_MAX]; /* "" none */
+        int32_t action;            /* enum fault_action */
+        int32_t at;                /* at its n-th passage, from 1 */
+        bool repeat;               /* and at every later one */
+        int32_t delay_ms;
+    } fault;
     struct {
         int32_t deaths; /* of one stage within deaths_s: give up */
         int32_t deaths_s;

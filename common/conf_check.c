@@ -1,5 +1,6 @@
 /* conf_check.c - what no single key can tell: relations between keys, and the spelling of texts. */
 #include "common/conf.h"
+#include "common/fault.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -163,6 +164,7 @@ err_t conf_check(const struct conf *c)
     TRY(check_sizes(c));
     TRY(check_window(c));
     TRY(check_ahead(c));
+    TRY(fault_check(c));
 out:
     return e;
 }

@@ -76,11 +76,14 @@ struct ledger_dit {
     counter n_latents_blocks; /* L: blocks whose clean latents are committed */
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
     counter pass_ns[8];       /* last duration: denoise steps 0.., [6] recache, [7] clean */
+    /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
+    counter n_block_passes, n_clean_passes;
 };
 
 struct ledger_vae {
     struct ledger_head head;
     counter n_latents; /* l: latents decoded */
+    counter n_passes;  /* committed ones, over all incarnations */
 };
 
 struct ledger_gateway {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/heap.h"
 #include "common/log.h"
 
@@ -83,9 +84,13 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     const char *name = ledger_writer_names[def->writer];
 
     snprintf(path, sizeof path, "%s/config.ini", st->run_dir);
+    TRY(fault_open(st->run_dir, name));
+    TRY(fault(FAULT_STARTED));
     TRY(conf_load(&st->conf, path, NULL, 0));
     TRY(keeper_connect(&st->keeper, st->run_dir, 10000));
+    TRY(fault(FAULT_CONNECTED));
     TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));
+    TRY(fault(FAULT_LEASED));
 
     st->device = place_of(&st->conf, def->writer);
     TRY(dev_open(&st->host, "cpu", st->conf.cpu.threads));
@@ -95,6 +100,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
                       NULL, &st->ledger_region));
     st->ledger = st->ledger_region.data;
+    TRY(fault(FAULT_LEDGER));
     st->head = ledger_head_of(st->ledger, def->writer);
     ledger_publish(&st->head->incarnation, st->incarnation);
     ledger_publish(&st->head->pid, (uint64_t)getpid());
@@ -102,7 +108,9 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     ledger_publish(&st->head->unit_ns_sum, 0);
     ledger_publish(&st->head->n_allocs_ready, 0);
     stage_beat(st, PHASE_OPENING, 0);
+    TRY(fault(FAULT_NAMED));
     TRY(bells_open(&st->bells, st->run_dir, def->writer));
+    TRY(fault(FAULT_BOUND));
 out:
     return e;
 }
@@ -169,14 +177,18 @@ int stage_main(int argc, char **argv, const struct stage_def *def)
     TRY(parse_args(argc, argv, &st.run_dir, &ready_fd));
     TRY(stage_open(&st, def));
     TRY(def->open(&st, &self));
+    TRY(fault(FAULT_OPENED));
     TRY(say_ready(&st, ready_fd));
+    TRY(fault(FAULT_READY));
     TRY(stage_loop(&st, self, def));
+    TRY(fault(FAULT_DRAINED));
     log_info("drained", "units=%llu", (unsigned long long)ledger_read(&st.head->n_units));
 out:
     if (e != OK) log_error("exit", "status=%d msg=\"%s\"", err_exit_status(e), err_text());
     alarm(0);
     if (self) def->close(&self);
     stage_close(&st);
+    fault(FAULT_CLOSED);
     return err_exit_status(e);
 }
 
@@ -207,6 +219,10 @@ void stage_unit_end(struct stage *st)
 err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                    uint64_t layout, const uint8_t *identity, struct region *out)
 {
+    err_t e = OK;
     const char *device = d == st->host ? "cpu" : st->device;
-    return keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out);
+    TRY(keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out));
+    e = fault(FAULT_MAPPED);
+out:
+    return e;
 }

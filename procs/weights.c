@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "common/rng.h"
 #include "kernels/ops.h"
@@ -131,9 +132,12 @@ err_t weights_map(struct weights *w, struct stage *st, const char *name, struct 
     weights_bind(w, region->data);
     if (region->state != REGION_SEALED) {
         log_info("weights_fill", "tensors=%d bytes=%zu", w->n_parts, w->n_bytes);
+        TRY(fault(FAULT_WEIGHTS_FILLING));
         TRY(weights_fill(w, st->dev, st->conf.model.weights));
         TRY(dev_sync(st->dev));
+        TRY(fault(FAULT_WEIGHTS_FILLED));
         TRY(keeper_seal(st->keeper, region));
+        TRY(fault(FAULT_WEIGHTS_SEALED));
     }
 out:
     return e;

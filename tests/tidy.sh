@@ -76,6 +76,15 @@ mirror() {
 }
 verdict 'a test for each source' "$(mirror)"
 
+# A point that is in the table and nowhere else can never fire; one in two places is two.
+faults() {
+    sed -n 's/^ *P(\([A-Z_0-9]*\), .*/\1/p' common/fault.h | while read -r p; do
+        n=$(cat $(sources 'procs/*.c') | grep -c "fault(FAULT_$p)")
+        [ "$n" = 1 ] || echo "common/fault.h: FAULT_$p has $n places"
+    done
+}
+verdict 'a place for each fault point' "$(faults)"
+
 files=$(sources '*.c' '*.h' '*.cu' '*.cuh' '*.py' '*.sh')
 verdict 'lines of at most 100 columns' \
     "$(grep -nE '^.{101,}$' $(sources '*.c' '*.h' '*.cu') | cut -c1-80)"

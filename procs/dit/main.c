@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "ipc/latents.h"
 #include "ipc/prompts.h"
@@ -52,6 +53,9 @@ static void on_layer(void *self)
 {
     struct dit_stage *p = self;
     stage_beat(p->st, p->phase, ledger_read(&p->st->head->unit));
+    if (p->phase == PHASE_DENOISE) fault(FAULT_DIT_LAYER);
+    else if (p->phase == PHASE_CLEAN) fault(FAULT_DIT_CLEAN_LAYER);
+    else fault(FAULT_DIT_RECACHE_LAYER);
 }
 
 static err_t open_memory(struct dit_stage *p)
@@ -152,6 +156,7 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
     const struct ledger_script *s = &l->scripts[plan->script];
     int32_t n_tokens = 0, n_full = 0;
 
+    TRY(fault(FAULT_DIT_DECIDE));
     const int32_t at = prompts_find(p->prompts, s->key);
     if (at < 0 || !prompts_copy(p->prompts, at, s->key, p->embedding, &n_tokens, &n_full))
         return OK;
@@ -160,6 +165,7 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
     TRY(dev_upload(st->dev, p->kv.embed[n % 2].data, p->embedding,
                    tensor_bytes(p->kv.embed[n % 2])));
     TRY(dev_sync(st->dev));
+    TRY(fault(FAULT_DIT_EMBEDDING));
 
     struct ledger_decision *d = &l->decisions[n];
     *d = (struct ledger_decision){.block = plan->block,
@@ -170,7 +176,9 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
                                   .n_tokens = n_tokens,
                                   .decided_ns = now_ns()};
     memcpy(d->key, s->key, sizeof d->key);
+    TRY(fault(FAULT_DIT_RECORD));
     ledger_publish(&l->dit.n_decisions, n + 1);
+    TRY(fault(FAULT_DIT_DECIDED));
     ring_all(st);
     log_info("decided", "block=%lld script=%lld kind=%d sink_base=%d", (long long)plan->block,
              (long long)plan->script, plan->kind, plan->sink_base);
@@ -187,6 +195,7 @@ static err_t load_prompt(struct dit_stage *p)
     p->phase = PHASE_PROMPT;
     TRY(dit_set_prompt(p->model, (int32_t)(n % 2), p->st->ledger->decisions[n].n_tokens));
     p->prompt_in_force = n;
+    e = fault(FAULT_DIT_PROMPT);
 out:
     return e;
 }
@@ -236,9 +245,13 @@ static err_t clean(struct dit_stage *p, const struct plan *plan)
     TRY(load_prompt(p));
     p->phase = PHASE_CLEAN;
     stage_beat(st, p->phase, (uint64_t)plan->block);
+    TRY(fault(FAULT_DIT_CLEAN));
     TRY(write_clean_kv(p, plan->session, first, c->dit.block, decision_in_force(p)->sink_base));
     ledger_publish(&st->ledger->dit.pass_ns[7], (uint64_t)(now_ns() - began_ns));
+    TRY(fault(FAULT_DIT_CLEANED));
     ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan->block + 1);
+    ledger_add(&st->ledger->dit.n_clean_passes, 1);
+    e = fault(FAULT_DIT_CLEAN_COMMITTED);
 out:
     return e;
 }
@@ -250,9 +263,12 @@ static err_t recache(struct dit_stage *p, int64_t session, int64_t at, int32_t s
     int32_t n;
     const int64_t began_ns = now_ns();
     p->phase = PHASE_RECACHE;
+    stage_beat(p->st, p->phase, ledger_read(&p->st->head->unit));
+    TRY(fault(FAULT_DIT_RECACHE));
     plan_recache(&p->st->conf, at, &first, &n);
     TRY(write_clean_kv(p, session, first, n, sink_base));
     ledger_publish(&p->st->ledger->dit.pass_ns[6], (uint64_t)(now_ns() - began_ns));
+    e = fault(FAULT_DIT_RECACHED);
 out:
     return e;
 }
@@ -277,6 +293,7 @@ static err_t denoise(struct dit_stage *p, int64_t seed, int64_t block, int32_t s
     const int64_t first = block * st->conf.dit.block;
     p->phase = PHASE_DENOISE;
     TRY(draw(p, p->x, seed, block, -1));
+    TRY(fault(FAULT_DIT_NOISE));
     for (int32_t i = 0; i < s->n_steps; i++) {
         const int64_t began_ns = now_ns();
         TRY(dit_pass(p->model, p->flow, p->x, i, first, sink_base));
@@ -287,6 +304,7 @@ static err_t denoise(struct dit_stage *p, int64_t seed, int64_t block, int32_t s
         }
         TRY(dev_sync(st->dev));
         ledger_publish(&st->ledger->dit.pass_ns[i], (uint64_t)(now_ns() - began_ns));
+        TRY(fault(FAULT_DIT_STEP));
     }
 out:
     return e;
@@ -302,6 +320,7 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
     const struct ledger_decision *d = decision_in_force(p);
 
     stage_unit_begin(st, PHASE_DENOISE, (uint64_t)plan->block);
+    TRY(fault(FAULT_DIT_BLOCK));
     TRY(load_prompt(p));
     if (d->block == plan->block && d->kind == DECISION_SWITCH && at > 0)
         TRY(recache(p, plan->session, at, d->sink_base));
@@ -310,9 +329,13 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
         const struct tensor row = tensor_rows(p->x, i, 1);
         TRY(dev_download(st->dev, latents_at(&p->latents, plan->block * c->dit.block + i), row.data,
                          tensor_bytes(row)));
+        TRY(fault(FAULT_DIT_LATENT));
     }
     TRY(dev_sync(st->dev));
+    TRY(fault(FAULT_DIT_LATENTS));
     ledger_publish(&st->ledger->dit.n_latents_blocks, (uint64_t)plan->block + 1);
+    ledger_add(&st->ledger->dit.n_block_passes, 1);
+    TRY(fault(FAULT_DIT_COMMITTED));
     stage_unit_end(st);
     ring_all(st);
     log_debug("block", "block=%lld took_us=%llu", (long long)plan->block,
@@ -353,7 +376,9 @@ static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *
         TRY(decide(p, &plan, did_work));
         break;
     case PLAN_SKIP_CLEAN:
+        TRY(fault(FAULT_DIT_SKIP));
         ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan.block + 1);
+        TRY(fault(FAULT_DIT_SKIPPED));
         *did_work = true;
         break;
     case PLAN_CLEAN:

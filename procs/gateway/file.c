@@ -1,5 +1,6 @@
 /* file.c - see file.h. */
 #include "procs/gateway/file.h"
+#include "common/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -75,6 +76,7 @@ err_t file_commit_at(int fd, const char *path, int64_t at_bytes, const void *fro
     const uint8_t *p = from;
     MUST(n_head <= n_bytes);
     int why = write_all(fd, at_bytes + (int64_t)n_head, p + n_head, n_bytes - n_head);
+    if (why == 0 && fault(FAULT_GATEWAY_BODY) != OK) why = ENOSPC;
     if (why == 0) why = write_all(fd, at_bytes, p, n_head);
     return why == 0 ? OK : take_back(fd, path, at_bytes, why);
 }

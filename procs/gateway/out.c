@@ -1,5 +1,6 @@
 /* out.c - see out.h. Which bytes: y4m.c and mp4.c. Where to, and how to go on: here. */
 #include "procs/gateway/out.h"
+#include "common/fault.h"
 #include "procs/gateway/file.h"
 #include "procs/gateway/mp4.h"
 #include "procs/gateway/y4m.h"
@@ -251,6 +252,7 @@ static err_t put_block(struct out *o, const uint8_t *const *rgb, int32_t n_frame
         TRY(mp4_block(o->mp4, rgb, n_frames, &o->block, &o->block_bytes));
         o->block_frames = n_frames;
     }
+    TRY(fault(FAULT_GATEWAY_ENCODED));
     MUST(o->block_frames == n_frames);
     TRY(file_commit_at(o->fd, o->path, o->n_bytes, o->block, o->block_bytes, MP4_COMMIT_BYTES));
     o->block_frames = 0;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "procs/gateway/plan.h"
 
@@ -89,6 +90,7 @@ static void count_lookup(struct session *s, const uint8_t *key)
 static err_t append_script(struct session *s, const char *clean, int64_t session, int64_t at_block,
                            uint64_t request)
 {
+    err_t e = OK;
     struct ledger *l = s->ledger;
     const uint64_t n = ledger_read(&page(s)->n_scripts);
     const uint32_t n_bytes = (uint32_t)strlen(clean);
@@ -111,10 +113,14 @@ static err_t append_script(struct session *s, const char *clean, int64_t session
                         (unsigned long long)n_text);
         memcpy(l->texts + n_text, clean, n_bytes);
         ledger_publish(&page(s)->n_text_bytes, n_text + n_bytes);
+        TRY(fault(FAULT_GATEWAY_TEXT));
     }
     count_lookup(s, r->key);
+    TRY(fault(FAULT_GATEWAY_SCRIPT));
     ledger_publish(&page(s)->n_scripts, n + 1);
-    return OK;
+    e = fault(FAULT_GATEWAY_SCRIPTED);
+out:
+    return e;
 }
 
 /* Goes on where a predecessor was stopped; blocks are wanted only after the last of them. */
@@ -150,6 +156,7 @@ static err_t open_output(struct session *s)
 
     if (!resume) ledger_publish(&page(s)->stream_bytes, 0);
     if (v->hashes[0]) TRY(hashes_open(&s->hashes, v->hashes, resume, &n_lines));
+    TRY(fault(FAULT_GATEWAY_HASHES));
     if (v->out[0]) {
         const struct out_conf oc = {
             .path = v->out,
@@ -166,8 +173,11 @@ static err_t open_output(struct session *s)
     } else if (resume) {
         n_frames = (int64_t)ledger_read(&page(s)->n_committed) - record(s)->first_frame;
     }
+    TRY(fault(FAULT_GATEWAY_OUTPUT));
     if (s->hashes) TRY(hashes_trim(s->hashes, n_frames));
+    TRY(fault(FAULT_GATEWAY_TRIMMED));
     ledger_publish(&page(s)->n_outputs, (uint64_t)s->at + 1);
+    TRY(fault(FAULT_GATEWAY_OUTPUT_BEGUN));
     s->n_put = n_frames;
     s->n_shown = n_frames;
     s->pace.fps = 0; /* it starts with the next frame */
@@ -193,6 +203,7 @@ static void enter_session(struct session *s)
 
 static err_t append_session(struct session *s, int64_t video_at)
 {
+    err_t e = OK;
     const uint64_t n = ledger_read(&page(s)->n_sessions);
     if (n == LEDGER_SESSIONS_MAX)
         return FAIL(ERR_LIMIT, "this pipeline has made %llu videos: restart it",
@@ -204,15 +215,20 @@ static err_t append_session(struct session *s, int64_t video_at)
     r->video = video_at;
     r->is_live = s->job->is_live;
     ledger_publish(&r->n_blocks, (uint64_t)s->job->videos[video_at].n_blocks);
+    TRY(fault(FAULT_GATEWAY_SESSION));
     ledger_publish(&page(s)->n_sessions, n + 1);
-    return OK;
+    e = fault(FAULT_GATEWAY_SESSION_BEGUN);
+out:
+    return e;
 }
 
 static void end_job(struct session *s)
 {
     log_info("job_done", "job=%llu status=%llu", (unsigned long long)s->job->id,
              (unsigned long long)ledger_read(&page(s)->job_error));
+    fault(FAULT_GATEWAY_JOB_END);
     ledger_publish(&page(s)->job_done, s->job->id);
+    fault(FAULT_GATEWAY_JOB_DONE);
     job_free(&s->job);
     s->at = -1;
 }
@@ -252,11 +268,13 @@ static err_t accept_job(struct session *s, bool *did_work)
     }
     *did_work = true;
     s->at = -1;
+    TRY(fault(FAULT_GATEWAY_JOB));
     if (plan == GATEWAY_JOB_RESUME) return OK;
     ledger_publish(&page(s)->job_error, 0);
     for (int32_t i = 0; i < s->job->n_prewarm; i++)
         TRY(append_script(s, s->job->prewarm[i], -1, SCRIPT_PREWARM, 0));
     ledger_publish(&page(s)->job, s->job->id);
+    e = fault(FAULT_GATEWAY_JOB_ACCEPTED);
 out:
     return e;
 }
@@ -283,6 +301,7 @@ static void raise_want(struct session *s)
     const int64_t want = gateway_plan_want(s->ledger, &s->st->conf, s->at, s->n_put, s->n_shown);
     if (want == (int64_t)ledger_read(&page(s)->want)) return;
     ledger_publish(&page(s)->want, (uint64_t)want);
+    fault(FAULT_GATEWAY_WANT);
     bells_ring(s->st->bells, WRITER_DIT);
 }
 
@@ -293,11 +312,15 @@ static err_t put_frames(struct session *s, int32_t n)
     const uint8_t *rgb[GATEWAY_FRAMES_PER_PUT_MAX];
     const int64_t first = record(s)->first_frame + s->n_put;
     stage_unit_begin(s->st, PHASE_WRITE, (uint64_t)first);
+    TRY(fault(FAULT_GATEWAY_PUT));
     for (int32_t i = 0; i < n; i++) rgb[i] = frames_at(&s->frames, first + i);
     if (s->hashes) TRY(hashes_put(s->hashes, s->n_put, rgb, n, (size_t)s->frames.n_bytes));
+    TRY(fault(FAULT_GATEWAY_HASHED));
     if (s->out) TRY(out_put(s->out, rgb, n));
+    TRY(fault(FAULT_GATEWAY_WRITTEN));
     s->n_put += n;
     ledger_publish(&page(s)->n_committed, (uint64_t)(first + n));
+    TRY(fault(FAULT_GATEWAY_COMMITTED));
     stage_unit_end(s->st);
     bells_ring(s->st->bells, WRITER_VAE);
 out:

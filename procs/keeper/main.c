@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "procs/keeper/keeperd.h"
 
@@ -90,6 +91,7 @@ static err_t run(const struct options *o)
     err_t e = OK;
     struct keeperd *k = NULL;
     take_signals();
+    TRY(fault_open(o->run_dir, "keeper"));
     TRY(keeperd_open(&k, o->run_dir));
     if (o->ready_fd >= 0) {
         if (write(o->ready_fd, "\n", 1) != 1) {

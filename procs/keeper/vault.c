@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "ipc/ledger.h"
 
@@ -286,10 +287,13 @@ err_t vault_lease(struct vault *v, const char *name, const struct process *who,
     if (new_fd < 0) return FAIL(ERR_NONE, "%s: process %d: gone", name, (int)who->pid);
     if (*fd >= 0) close(*fd);
     *fd = new_fd;
+    TRY(fault(FAULT_KEEPER_LEASE));
     ledger_publish(&l->pid, 0);
+    TRY(fault(FAULT_KEEPER_LEASE_TAKEN));
     l->start = who->start;
     ledger_add(&l->incarnation, 1);
     ledger_publish(&l->pid, (uint64_t)who->pid);
+    TRY(fault(FAULT_KEEPER_LEASED));
     *incarnation = ledger_read(&l->incarnation);
     log_info("lease", "name=%s pid=%d incarnation=%" PRIu64, name, (int)who->pid, *incarnation);
 out:
@@ -357,8 +361,10 @@ static err_t make(struct vault *v, struct record *r, const struct process *who,
     snprintf(path, sizeof path, "%s/%s%s", v->dir, is_ledger ? "" : "region.", r->name);
 
     drop(v, r); /* first, or both would have to fit */
+    TRY(fault(FAULT_KEEPER_DROPPED));
     ledger_add(&r->generation, 1);
     TRY(dev_share_make(v->dev, path, req->n_bytes, &r->share));
+    TRY(fault(FAULT_KEEPER_MADE));
     memcpy(r->device, req->device, sizeof r->device);
     memcpy(r->identity, req->identity, sizeof r->identity);
     r->layout = req->layout;
@@ -366,6 +372,7 @@ static err_t make(struct vault *v, struct record *r, const struct process *who,
     r->filler_start = who->start;
     ledger_publish(&r->state, has_identity(req->identity) ? REGION_FILLING : REGION_SEALED);
     ledger_publish(&r->is_valid, 1);
+    TRY(fault(FAULT_KEEPER_RECORDED));
     log_info("region_made", "region=%s bytes=%" PRIu64 " generation=%" PRIu64 " pid=%d", r->name,
              req->n_bytes, ledger_read(&r->generation), (int)who->pid);
 out:
@@ -420,6 +427,8 @@ err_t vault_seal(struct vault *v, const struct process *who, const char *name,
         return FAIL(ERR_BUG, "region %s: process %d seals what %d fills", name, (int)who->pid,
                     (int)filler.pid);
     ledger_publish(&r->state, REGION_SEALED);
+    const err_t e = fault(FAULT_KEEPER_SEALED);
+    if (e != OK) return e;
     describe(r, rep);
     log_info("region_sealed", "region=%s pid=%d", name, (int)who->pid);
     return OK;

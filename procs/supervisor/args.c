@@ -84,8 +84,8 @@ static const struct {
                     "longlived prompt \"a blue cube\"\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
                     "longlived doctor -c configs/tiny.ini\n"},
-    [CMD_HELP] = {"help", "[COMMAND | config]",
-                  "explains a command, or every key of the configuration",
+    [CMD_HELP] = {"help", "[COMMAND | config | faults]",
+                  "explains a command, every key of the configuration, places of fault.point",
                   "longlived help config\n"},
 };
 

@@ -43,6 +43,9 @@ static json_t *counters(const struct ledger *l)
     set(o, "clean_blocks", ledger_read(&l->dit.n_clean_blocks));
     set(o, "decisions", ledger_read(&l->dit.n_decisions));
     set(o, "latents_decoded", ledger_read(&l->vae.n_latents));
+    set(o, "block_passes", ledger_read(&l->dit.n_block_passes));
+    set(o, "clean_passes", ledger_read(&l->dit.n_clean_passes));
+    set(o, "vae_passes", ledger_read(&l->vae.n_passes));
     set(o, "frames_committed", ledger_read(&l->gateway.n_committed));
     set(o, "want", ledger_read(&l->gateway.want));
     set(o, "sessions", ledger_read(&l->gateway.n_sessions));

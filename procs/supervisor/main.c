@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "common/conf.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "procs/supervisor/cmd.h"
 
@@ -15,6 +16,10 @@ static err_t help(const struct args *a)
     }
     if (strcmp(a->word, "config") == 0) {
         conf_print_help(stdout);
+        return OK;
+    }
+    if (strcmp(a->word, "faults") == 0) {
+        fault_print_help(stdout);
         return OK;
     }
     for (int c = 0; c < COMMANDS; c++)

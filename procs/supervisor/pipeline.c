@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/dev.h"
+#include "common/fault.h"
 #include "common/file.h"
 
 err_t pipeline_conf(struct conf *c, const struct args *a, const char *bin_dir)
@@ -85,6 +86,7 @@ err_t pipeline_start(struct pipeline *p, const struct args *a, const struct conf
     snprintf(p->run, sizeof p->run, "%s", run);
     TRY(rundir_open(&p->dir, run));
     TRY(write_conf(&p->dir, &p->conf));
+    TRY(fault_make(p->dir.path, &p->conf));
     const struct super_conf sc = {.bin_dir = bin_dir,
                                   .dir = &p->dir,
                                   .conf = &p->conf,

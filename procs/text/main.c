@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "ipc/prompts.h"
 #include "kernels/ops.h"
@@ -32,6 +33,7 @@ static void on_layer(void *self)
 {
     struct text_stage *p = self;
     stage_beat(p->st, PHASE_ENCODE, ledger_read(&p->st->head->unit));
+    fault(FAULT_TEXT_LAYER);
 }
 
 static void text_close(void **self)
@@ -112,6 +114,7 @@ static err_t encode(struct text_stage *p, const struct text_plan *plan)
     int32_t n_full;
 
     stage_unit_begin(st, PHASE_ENCODE, (uint64_t)plan->script);
+    TRY(fault(FAULT_TEXT_BEGIN));
     memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
     p->text[s->n_text_bytes] = '\0';
     const int32_t n =
@@ -119,10 +122,15 @@ static err_t encode(struct text_stage *p, const struct text_plan *plan)
     if (n_full > n)
         log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
     float *row = prompts_begin(p->prompts, plan->entry);
+    TRY(fault(FAULT_TEXT_ROW));
     TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));
+    TRY(fault(FAULT_TEXT_ENCODED));
     prompts_commit(p->prompts, plan->entry, s->key, n, n_full);
+    TRY(fault(FAULT_TEXT_COMMITTED));
     if (p->store) TRY(store_append(p->store, s->key, row, n, n_full));
+    TRY(fault(FAULT_TEXT_STORED));
     ledger_add(&l->text.n_encoded, 1);
+    TRY(fault(FAULT_TEXT_COUNTED));
     if (plan->does_evict) ledger_add(&l->text.n_evictions, 1);
     ledger_publish(&l->text.n_entries, (uint64_t)prompts_count(p->prompts));
     ledger_publish(&st->head->n_ops, ops_count());
@@ -141,8 +149,11 @@ static err_t text_step(struct stage *st, void *self, bool *did_work, bool *is_do
         return OK;
     }
     const struct text_plan plan = text_plan_next(st->ledger, p->prompts);
-    if (plan.n_seen > (int64_t)ledger_read(&st->ledger->text.n_scripts_seen))
+    if (plan.n_seen > (int64_t)ledger_read(&st->ledger->text.n_scripts_seen)) {
         ledger_publish(&st->ledger->text.n_scripts_seen, (uint64_t)plan.n_seen);
+        const err_t e = fault(FAULT_TEXT_SEEN);
+        if (e != OK) return e;
+    }
     if (plan.script < 0 || plan.entry < 0) return OK;
     *did_work = true;
     return encode(p, &plan);

@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 #include "ipc/frames.h"
 #include "ipc/latents.h"
@@ -29,6 +30,7 @@ static void on_stage(void *self)
 {
     struct vae_stage *p = self;
     stage_beat(p->st, PHASE_DECODE, ledger_read(&p->st->head->unit));
+    fault(FAULT_VAE_LAYER);
 }
 
 static void vae_stage_close(void **self)
@@ -97,14 +99,22 @@ static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
     struct stage *st = p->st;
     const struct tensor rgb = tensor_rows(p->rgb, 0, plan->n_frames);
     stage_unit_begin(st, PHASE_DECODE, (uint64_t)plan->latent);
+    TRY(fault(FAULT_VAE_BEGIN));
     TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, plan->latent),
                    tensor_bytes(p->latent)));
+    TRY(fault(FAULT_VAE_LOADED));
     TRY(vae_decode(p->model, rgb, p->latent, plan->r, on_stage, p));
-    for (int32_t i = 0; i < plan->n_frames; i++)
+    TRY(fault(FAULT_VAE_DECODED));
+    for (int32_t i = 0; i < plan->n_frames; i++) {
         TRY(dev_download(st->dev, frames_at(&p->frames, plan->first_frame + i),
                          tensor_rows(rgb, i, 1).data, (size_t)p->frames.n_bytes));
+        TRY(fault(FAULT_VAE_FRAME));
+    }
     TRY(dev_sync(st->dev));
+    TRY(fault(FAULT_VAE_FRAMES));
     ledger_publish(&st->ledger->vae.n_latents, (uint64_t)plan->latent + 1);
+    ledger_add(&st->ledger->vae.n_passes, 1);
+    TRY(fault(FAULT_VAE_COMMITTED));
     stage_unit_end(st);
     bells_ring(st->bells, WRITER_GATEWAY);
     bells_ring(st->bells, WRITER_DIT);

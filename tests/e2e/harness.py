@@ -133,10 +133,10 @@ class Pipeline:
     def __exit__(self, *exc):
         run(["down", "--run", self.run_dir], timeout=60)
 
-    def generate(self, tmp, name, *args, status=0):
+    def generate(self, tmp, name, *args, status=0, out="y4m"):
         sums = os.path.join(tmp, name + ".sha256")
         r = run(["generate", "--run", self.run_dir, "--quiet", "--hashes", sums, "-o",
-                 os.path.join(tmp, name + ".y4m")] + list(args), timeout=120)
+                 os.path.join(tmp, name + "." + out)] + [str(a) for a in args], timeout=120)
         check_result(r, status)
         return hashes(sums) if status == 0 else None
 
