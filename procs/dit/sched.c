@@ -1,14 +1,18 @@
 /* sched.c - see sched.h. */
 #include "procs/dit/sched.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { TABLE = 1000 };
 static const float SHIFT = 5.0f;
 
+/* torch.linspace(1, 0, 1001) counts in f32 steps, up from one end and down from the other. */
 static float sigma_of(int32_t index)
 {
-    const float r = (float)(1.0 - (double)index / TABLE);
+    const float step = 1.0f / TABLE;
+    const float r =
+        index < TABLE / 2 ? fmaf(-step, (float)index, 1.0f) : step * (float)(TABLE - index);
     return SHIFT * r / (1.0f + (SHIFT - 1.0f) * r);
 }
 

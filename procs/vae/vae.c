@@ -53,6 +53,7 @@ struct vae {
     struct tensor inv_std, mean; /* [z] */
     float *buffer[4];            /* each holds the largest activation */
     int64_t r;                   /* latent in hand */
+    struct tensor pixels;        /* the last decode's, in a buffer */
 };
 
 /* A picture in flight: [T, Y, X, C] in one of the buffers. */
@@ -384,7 +385,13 @@ err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t
     TRY(ops_l2_norm(v->d, x.t, x.t, v->head_gamma, 1));
     const struct pic out_pic = pic_beside(v, x, 3, -1, -1);
     TRY(causal_conv(v, &v->head, out_pic.t, x.t, TENSOR_NONE));
-    TRY(ops_to_rgb8(v->d, rgb, out_pic.t));
+    v->pixels = out_pic.t;
+    TRY(ops_to_rgb8(v->d, rgb, v->pixels));
 out:
     return e;
+}
+
+struct tensor vae_pixels(const struct vae *v)
+{
+    return v->pixels;
 }

@@ -34,4 +34,8 @@ void vae_bind_state(struct vae *v, void *base);
 MUST_USE err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
                           void (*beat)(void *self), void *self);
 
+/* What the last decode made before it became bytes: f32 [n, 8Y, 8X, 3] on the device, until the
+ * next one. */
+struct tensor vae_pixels(const struct vae *v);
+
 #endif

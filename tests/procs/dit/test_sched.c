@@ -1,9 +1,7 @@
 /* test_sched.c - the sampler's constants to the last bit, and what is not a list of steps. */
 #include "procs/dit/sched.h"
 
-#include <stdio.h>
-
-#include "tests/check.h"
+#include "tests/golden.h"
 
 /* f32 values of the reference, printed by it. */
 static void test_longlive_steps(void **state)
@@ -16,6 +14,26 @@ static void test_longlive_steps(void **state)
     assert_int_equal(s.n_steps, 4);
     assert_memory_equal(s.t, t, sizeof t);
     assert_memory_equal(s.sigma, sigma, sizeof sigma);
+}
+
+/* Every entry of the reference's table, to the bit. */
+static void test_table_is_the_references(void **state)
+{
+    enum { TABLE = 1000 };
+    struct golden g;
+    (void)state;
+    golden_open(&g, "sampler");
+    const float *sigmas = golden_floats(&g, "sigmas", TABLE);
+    const float *timesteps = golden_floats(&g, "timesteps", TABLE);
+    for (int i = 0; i < TABLE; i++) {
+        char text[8];
+        struct sched s;
+        snprintf(text, sizeof text, "%d", TABLE - i);
+        assert_ok(sched_open(&s, text));
+        if (s.sigma[0] != sigmas[i] || s.t[0] != timesteps[i])
+            fail_msg("entry %d: %.9g, not %.9g", i, (double)s.sigma[0], (double)sigmas[i]);
+    }
+    golden_close(&g);
 }
 
 /* Every entry of the table against the formula in f64; it falls without a pause. */
@@ -65,10 +83,8 @@ static void test_what_is_no_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_longlive_steps),
-        TEST(test_whole_table),
-        TEST(test_one_to_five_steps),
-        TEST(test_what_is_no_list),
+        TEST(test_longlive_steps),    TEST(test_table_is_the_references), TEST(test_whole_table),
+        TEST(test_one_to_five_steps), TEST(test_what_is_no_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""Makes the golden files of this folder from a checkout of LongLive v1.0:
+
+    python3 tests/golden/make.py CHECKOUT [NAME...]
+
+NAME: sampler text vae dit roll lora; all by default. README.md says what each file holds."""
+import os
+import platform
+import sys
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import draw
+import reference as R
+
+SEED = 5
+FRAMES = 27
+BLOCK = 3
+PASSES = (0, 3, 9, 12, 24)
+F64, BF16 = torch.float64, torch.bfloat16
+STEPS = (1000, 750, 500, 250)
+
+
+class Embeds(torch.nn.Module):
+    """A text encoder that has encoded: prompt "i" is row i."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, text_prompts):
+        return {"prompt_embeds": self.rows[[int(p) for p in text_prompts]]}
+
+
+class Blind(torch.nn.Module):
+    """A VAE for a video of which only the latents are wanted."""
+
+    def decode_to_pixel(self, latents, use_cache):
+        return torch.zeros(1, 1)
+
+
+def save(name, tensors):
+    commit = os.popen(f"git -C {CHECKOUT} rev-parse HEAD 2>/dev/null").read().strip()
+    meta = {"reference": "NVlabs/LongLive v1.0 " + (commit or "e52d9ef"), "torch": torch.__version__,
+            "python": platform.python_version(), "seed": str(SEED)}
+    path = os.path.join(R.HERE, name + ".safetensors")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path, meta)
+    print(f"{name}: {len(tensors)} tensors, {os.path.getsize(path)} bytes")
+
+
+def words(n):
+    """A word sum, as u64 in two i32 halves of little-endian memory."""
+    return torch.from_numpy(np.array([n], np.uint64).view(np.int32))
+
+
+def error(got, want):
+    """Relative distance from the exact, f32 [1]."""
+    got, want = got.double(), want.double()
+    return ((got - want).norm() / want.norm()).float().reshape(1)
+
+
+def latent_shape(conf, n):
+    m = conf["model"]
+    return (n, m["latent_channels"], m["latent_rows"], m["latent_cols"])
+
+
+def dumped_noise(conf, n=FRAMES):
+    """What a session of seed SEED draws, rounded to bf16: noise [T,...], eps [T/3, 3, 3,...]."""
+    shape = latent_shape(conf, BLOCK)
+    noise = [draw.noise(SEED, b, -1, shape) for b in range(n // BLOCK)]
+    eps = [[draw.noise(SEED, b, i, shape) for i in range(3)] for b in range(n // BLOCK)]
+    return R.bf16(np.concatenate(noise)), R.bf16(np.array(eps))
+
+
+def token_rows(conf, lengths):
+    text_len, vocab = conf["text"]["text_len"], conf["text"]["vocab"]
+    rng = np.random.Generator(np.random.PCG64(7))
+    ids = torch.zeros(len(lengths), text_len, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, n in enumerate(lengths):
+        ids[i, : n - 1] = torch.from_numpy(rng.integers(2, vocab, n - 1))
+        ids[i, n - 1] = 1  # end of text, also where the prompt was cut
+        mask[i, :n] = 1
+    return ids, mask
+
+
+def encode(conf, lengths, dtype):
+    ids, mask = token_rows(conf, lengths)
+    with R.precision(dtype):
+        encoder = R.text_encoder(REF, conf, SEED, ids, mask, dtype)
+        rows = [encoder(text_prompts=[str(i)])["prompt_embeds"] for i in range(len(lengths))]
+    return ids, torch.cat(rows), encoder.words
+
+
+def make_text():
+    for name, conf, lengths in (("nano", R.sizes("nano"), (1, 7, 15, 16)),
+                                ("tiny", R.sizes("tiny"), (2, 9, 31, 32)),
+                                ("long", R.sizes("nano", text__text_len=200), (100, 200))):
+        ids, exact, n_words = encode(conf, lengths, F64)
+        rounded = encode(conf, lengths, BF16)[1]
+        save("text-" + name, {
+            "ids": ids.int(), "n": torch.tensor(lengths, dtype=torch.int32),
+            "exact": exact.float(), "words": words(n_words),
+            "error": torch.cat([error(rounded[i], exact[i]) for i in range(len(lengths))])})
+
+
+def make_vae():
+    for name, kept in (("nano", range(6)), ("tiny", (0, 5))):
+        conf, out, entered, seen = R.sizes(name), {}, {}, {}
+        z = R.bf16(draw.noise(SEED, 0, 100, latent_shape(conf, 6)))
+        for dtype in (F64, BF16):
+            with R.precision(dtype):
+                v = R.vae(REF, conf, SEED, dtype)
+                frames = seen[dtype] = []
+                v.model.decoder.register_forward_hook(lambda m, i, y: frames.append(y[0]))
+                v.model.conv2.register_forward_pre_hook(
+                    lambda m, i: entered.__setitem__(dtype, i[0][0]))
+                out[dtype] = v.decode_to_pixel(z[None].to(dtype))[0]
+        thwc = lambda x: x.permute(1, 2, 3, 0)
+        exact = [thwc(x) for x in seen[F64]]
+        unit = (out[F64] * 0.5 + 0.5).clamp(0, 1)
+        save("vae-" + name, {
+            "latents": z.bfloat16(), "words": words(v.words),
+            "denormed": entered[BF16].permute(1, 0, 2, 3),
+            "rgb": (unit * 255).permute(0, 2, 3, 1).to(torch.uint8),
+            "error": torch.cat([error(thwc(g), x) for g, x in zip(seen[BF16], exact)]),
+            "kept": torch.tensor(list(kept), dtype=torch.int32),
+            "exact": torch.cat([exact[i] for i in kept]).float()})
+
+
+def make_sampler():
+    """The scheduler's table, and x0 and re-noising in bf16 on dumped inputs."""
+    conf = R.sizes("nano")
+    with R.precision(BF16):
+        g = R.generator(REF, conf, SEED, BF16, fill=False)
+        s = g.get_scheduler()
+        steps = torch.cat((s.timesteps, torch.tensor([0.0])))[1000 - torch.tensor(STEPS)]
+        x, flow, eps = (R.bf16(draw.noise(SEED, 7, i, (3, 4, 16, 16))).bfloat16()
+                        for i in range(3))
+        flow = flow * 3
+        x0 = [g._convert_flow_pred_to_x0(flow, x, t * torch.ones(3)) for t in steps]
+        noised = [s.add_noise(x, eps, t * torch.ones(3, dtype=torch.long)) for t in steps[1:]]
+        times = torch.cat((steps, torch.zeros(1)))
+        save("sampler", {
+            "sigmas": s.sigmas, "timesteps": s.timesteps, "steps": times,
+            "x": x, "flow": flow, "eps": eps, "x0": torch.stack(x0),
+            "noised": torch.stack(noised),
+            "sinusoid": REF.model.sinusoidal_embedding_1d(256, times).bfloat16()})
+
+
+class Teacher:
+    """Passes with given inputs: clean latents fill the cache, noisy ones give a flow."""
+
+    def __init__(self, conf, embed, dtype, gen=None):
+        self.gen = gen if gen is not None else R.generator(REF, conf, SEED, dtype)
+        self.dtype, self.embed = dtype, embed[None].to(dtype)
+        self.tokens = conf["model"]["latent_rows"] * conf["model"]["latent_cols"] // 4
+        self.p = R.pipeline(REF, conf, self.gen, Embeds(None), torch.nn.Identity(),
+                            torch.zeros(1, 1, 1))
+        self.p._initialize_kv_cache(1, dtype, torch.device("cpu"), 12 * self.tokens)
+        self.p._initialize_crossattn_cache(1, dtype, torch.device("cpu"))
+        self.p._set_all_modules_max_attention_size(12)
+
+    def __call__(self, x, t, frame):
+        with R.precision(self.dtype):
+            return self.gen(
+                noisy_image_or_video=x[None].to(self.dtype),
+                conditional_dict={"prompt_embeds": self.embed},
+                timestep=torch.full((1, len(x)), float(t)), kv_cache=self.p.kv_cache1,
+                crossattn_cache=self.p.crossattn_cache, current_start=frame * self.tokens)[0][0]
+
+
+def roll(conf, noise, eps, embeds, dtype, switches=(), keep=True, relative=False, decoder=None):
+    """A whole video: latents [T, z, Y, X] and, with a decoder, frames in [0, 1]."""
+    with R.precision(dtype):
+        gen = R.generator(REF, conf, SEED, dtype, relative)
+        p = R.pipeline(REF, conf, gen, Embeds(embeds.to(dtype)), decoder or Blind(),
+                       eps.to(dtype), keep)
+        video, latents = p.inference(
+            noise[None].to(dtype), return_latents=True, switch_frame_indices=list(switches),
+            text_prompts_list=[[str(i)] for i in range(len(switches) + 1)])
+    return latents[0], video[0]
+
+
+def prompts_of(conf, lengths):
+    """Embeddings as the bf16 encoder makes them: one input for both precisions."""
+    return encode(conf, lengths, BF16)[1].float()
+
+
+def make_dit():
+    for name, lengths, steps in (("nano", (7, 1, 15, 16), (0, 1, 2, 3)),
+                                 ("tiny", (9, 1, 31, 32), (0, 3))):
+        conf, out = R.sizes(name), {}
+        embeds = prompts_of(conf, lengths)
+        noise, eps = dumped_noise(conf)
+        clean = R.bf16(roll(conf, noise, eps, embeds, F64)[0].float().numpy())
+        teach = {d: Teacher(conf, embeds[0], d) for d in (F64, BF16)}
+        times = [1000, 937.5, 833.33331298828125, 625]
+        x = torch.stack([noise] + [
+            R.bf16(((1 - t / 1000) * clean + t / 1000 * torch.cat(list(eps[:, i - 1]))).numpy())
+            for i, t in enumerate(times) if i > 0])
+        flows, errors = [], []
+        for at in range(0, FRAMES, BLOCK):
+            part = slice(at, at + BLOCK)
+            for i in steps if at in PASSES else ():
+                exact, rounded = (teach[d](x[i][part], times[i], at) for d in (F64, BF16))
+                flows.append(exact.float())
+                errors.append(error(rounded, exact))
+            for d in (F64, BF16):
+                teach[d](clean[part], 0, at)
+            if name == "nano" and at in (0, 12, 24):
+                cache = teach[F64].p.kv_cache1
+                for k in "kv":
+                    out[f"{k}.{at}"] = torch.stack([c[k][0].flatten(1) for c in cache]).float()
+        pads = []
+        for row in embeds:
+            both = [Teacher(conf, row, d, teach[d].gen)(noise[:BLOCK], 1000, 0) for d in (F64, BF16)]
+            pads.append(both[0].float())
+            errors.append(error(both[1], both[0]))
+        save("dit-" + name, {
+            "embeds": embeds.bfloat16(), "n": torch.tensor(lengths, dtype=torch.int32),
+            "clean": clean.bfloat16(), "x": x[list(steps)].bfloat16(),
+            "steps": torch.tensor(steps, dtype=torch.int32),
+            "frames": torch.tensor(PASSES, dtype=torch.int32), "flow": torch.stack(flows),
+            "pad": torch.stack(pads), "error": torch.cat(errors),
+            "words": words(teach[F64].gen.words), **out})
+
+
+def make_roll():
+    """Nine blocks: one prompt, and switches, in both sink modes and both kinds of position."""
+    for name, lengths, plans in (
+            ("nano", (5, 16, 9), [(6,), (12,), (15,), (21,), (12, 15), (15, 21)]),
+            ("tiny", (9, 32, 20), [(12, 15)])):
+        conf = R.sizes(name)
+        embeds, (noise, eps) = prompts_of(conf, lengths), dumped_noise(conf)
+        out = {"embeds": embeds.bfloat16()}
+        if name == "nano":
+            out.update(noise=noise.bfloat16(), eps=eps.bfloat16())
+        for relative in (False, True):
+            mode = "relative" if relative else "absolute"
+            if name == "tiny" and relative:
+                continue
+            with R.precision(F64):
+                decoder = R.vae(REF, conf, SEED, F64) if name == "nano" and not relative else None
+            latents, video = roll(conf, noise, eps, embeds, F64, relative=relative, decoder=decoder)
+            rounded = roll(conf, noise, eps, embeds, BF16, relative=relative)[0]
+            out[mode] = latents.float()
+            out[mode + ".error"] = error(rounded, latents)
+            if decoder is not None:
+                out["rgb"] = (video * 255).permute(0, 2, 3, 1).to(torch.uint8)
+            for plan in [p for p in plans if not relative or p in ((15,), (15, 21))]:
+                for keep in (True, False):
+                    key = f"{mode}.{'-'.join(map(str, plan))}.{'keep' if keep else 'move'}"
+                    out[key] = roll(conf, noise, eps, embeds, F64, plan, keep, relative)[0].float()
+        save("roll-" + name, out)
+
+
+def make_lora():
+    """An unmerged adapter of rank 4 and alpha 6, as the reference runs it."""
+    conf = R.sizes("nano")
+    embeds, (noise, _) = prompts_of(conf, (7,)), dumped_noise(conf, 3)
+    with R.precision(F64):
+        gen = R.generator(REF, conf, SEED, F64)
+        gen.model = REF.lora.configure_lora_for_model(
+            gen.model, "generator", {"type": "lora", "rank": 4, "alpha": 6}, False)
+        import peft
+        adapter = {}
+        for key, was in peft.get_peft_model_state_dict(gen.model).items():
+            z = draw.normals(SEED, draw.stream(key), was.numel()).reshape(was.shape)
+            adapter[key] = torch.from_numpy(z * np.float32(0.2))
+        peft.set_peft_model_state_dict(gen.model, adapter)
+        gen.to(F64)
+        flow = Teacher(conf, embeds[0], F64, gen)(noise, 1000, 0)
+        plain = Teacher(conf, embeds[0], F64)(noise, 1000, 0)
+    save("lora-adapter", adapter)
+    save("lora-nano", {"embeds": embeds.bfloat16(), "x": noise.bfloat16(), "flow": flow.float(),
+                       "flow_without": plain.float(),
+                       "alpha": torch.tensor([6.0]), "n": torch.tensor([7], dtype=torch.int32)})
+
+
+if __name__ == "__main__":
+    CHECKOUT = os.path.abspath(sys.argv[1])
+    REF = R.load(CHECKOUT)
+    makers = {k[5:]: f for k, f in list(globals().items()) if k.startswith("make_")}
+    for maker in sys.argv[2:] or ["sampler", "text", "vae", "dit", "roll", "lora"]:
+        makers[maker]()

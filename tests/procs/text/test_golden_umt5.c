@@ -1,0 +1,59 @@
+/* test_golden_umt5.c - the encoder against LongLive's: prompts of several lengths, padded there. */
+#include "procs/text/umt5.h"
+
+#include "tests/golden.h"
+
+static void check_config(const char *file, const char *config, const char *set)
+{
+    struct golden g;
+    struct golden_box b;
+    struct umt5 *u = NULL;
+    char name[32];
+    double worst = 0;
+    int64_t n_prompts, n_ids;
+    snprintf(name, sizeof name, "text-%s", file);
+    golden_open(&g, name);
+    golden_box_open(&b, config, &set, set != NULL);
+    assert_ok(umt5_open(&u, b.d, &b.c, b.w));
+    golden_box_fill(&b, &g);
+
+    const int32_t S = b.c.text.text_len, C = b.c.text.dim;
+    const int32_t *n = golden_ints(&g, "n", &n_prompts), *ids = golden_ints(&g, "ids", &n_ids);
+    const double *exact = golden_doubles(&g, "exact", n_prompts * S * C);
+    float *out = check_alloc((size_t)S * (size_t)C * sizeof *out);
+    for (int32_t p = 0; p < n_prompts; p++) {
+        assert_ok(umt5_encode(u, ids + p * S, n[p], out, NULL, NULL));
+        golden_close_to(&worst, out, exact + (int64_t)p * S * C, (int64_t)n[p] * C, 1e-5);
+        for (int64_t i = (int64_t)n[p] * C; i < (int64_t)S * C; i++)
+            assert_true(exact[(int64_t)p * S * C + i] == 0); /* padding there, absent here */
+    }
+    print_message("%s: relative error %.2g\n", file, worst);
+    umt5_close(&u);
+    golden_box_close(&b);
+    golden_close(&g);
+}
+
+static void test_nano(void **state)
+{
+    (void)state;
+    check_config("nano", "nano", NULL);
+}
+
+static void test_tiny(void **state)
+{
+    (void)state;
+    check_config("tiny", "tiny", NULL);
+}
+
+/* 200 tokens: every bucket of the position bias. */
+static void test_long(void **state)
+{
+    (void)state;
+    check_config("long", "nano", "text.text_len=200");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {TEST(test_nano), TEST(test_tiny), TEST(test_long)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
