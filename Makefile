@@ -3,7 +3,7 @@
 #   make demo       install what is missing, build, make build/demo/demo.mp4 and demo.png
 #   make test       install what is missing, build, run the tests of at most 8 minutes
 #   make test-full  the long tier
-#   make bench      timings, as tables and build/bench.jsonl
+#   make bench      timings, as tables and build/bench.jsonl; BENCH="hop ops" runs only these
 #   make docs       prints the tables in docs/ anew
 #   make            build only
 #   SAN=1           ASan and UBSan, objects apart from the plain ones
@@ -122,7 +122,8 @@ $(LIB)/longlived-mp4.so: procs/gateway/plugin/mp4.c $(B)/flags
 	  libavcodec libavformat libavutil 2>/dev/null) -o $@
 
 # Tests and benches: one program a file.
-TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c)
+TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c \
+              tests/bench/*.c)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
@@ -130,16 +131,17 @@ BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
 tests: $(TESTS)
 benches: $(BENCHES)
 
-ALL_LIBS := $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+$(B)/libbench.a: $(B)/bench/bench.o
+ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
-$(BIN)/bench-%: $(B)/bench/%.o $(B)/bench/bench.o $(ALL_LIBS)
+$(BIN)/bench-%: $(B)/bench/%.o $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:
 
 bench: deps
 	@$(MAKE) --no-print-directory -j2 all benches
-	@bash bench/run.sh
+	@bash bench/run.sh $(BENCH)
 
 docs: all
 	@bash launch/docs.sh

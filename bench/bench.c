@@ -13,7 +13,7 @@
 
 enum {
     GEMM_DIM = 768,   /* three matrices of 2.25 MiB */
-    RATE_TRIES = 15,  /* the best of them is the machine's */
+    RATE_TRIES = 7,   /* the best of them is the machine's */
     RUNS_MIN = 11,    /* of a slow case */
     RUNS_MAX = 20000, /* of a fast one */
     WARM_UPS = 3,
@@ -165,7 +165,7 @@ static err_t measure_machine(struct bench *b)
 {
     err_t e = OK;
     const long llc = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    const int64_t bytes = 2 * llc > FLUSH_BYTES_MIN ? 2 * llc : FLUSH_BYTES_MIN;
+    const int64_t more = llc + llc / 4, bytes = more > FLUSH_BYTES_MIN ? more : FLUSH_BYTES_MIN;
     b->n_flush = bytes / (int64_t)sizeof *b->flush;
     b->flush = malloc((size_t)bytes);
     if (!b->flush) return FAIL(ERR_NOMEM, "a buffer larger than the cache");

@@ -66,7 +66,7 @@ verdict 'one owner a third-party header' "$(owners)"
 
 # Every source has a test of its name (main.c is tested by tests/e2e).
 mirror() {
-    sources 'common/*.c' 'ipc/*.c' 'kernels/*.c' 'procs/*.c' | while read -r f; do
+    sources 'common/*.c' 'ipc/*.c' 'kernels/*.c' 'procs/*.c' 'bench/bench.c' | while read -r f; do
         case $f in */main.c | */cmd_*.c | */plugin/*) continue ;; esac
         local dir base
         dir=$(dirname "${f#kernels/cpu/}") base=$(basename "$f" .c)
