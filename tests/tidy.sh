@@ -58,8 +58,8 @@ owners() {
     owner 'cblas' 'kernels/cpu/[a-z]+\.[ch]'
     owner 'cuda' 'common/dev_cuda.c|kernels/cuda/.*'
     owner 'libav' 'procs/gateway/plugin/.*'
-    owner 'jansson' 'common/job.c|procs/supervisor/.*|common/json.c'
-    owner 'sodium' 'common/prompt.c|procs/gateway/hashes.c|procs/text/store.c'
+    owner 'jansson' 'common/job.c|common/safetensors.c|procs/supervisor/.*|common/json.c'
+    owner 'sodium' 'common/prompt.c|common/checkpoint.c|common/lora.c|procs/gateway/hashes.c|procs/text/store.c'
     owner 'omp' 'kernels/cpu/.*'
 }
 verdict 'one owner a third-party header' "$(owners)"
