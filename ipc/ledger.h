@@ -137,8 +137,8 @@ struct ledger_decision {
     int32_t kind;      /* enum decision_kind */
     int32_t sink_base; /* first sink frame, a latent of the session */
     uint8_t key[PROMPT_KEY_BYTES];
-    int32_t n_tokens; /* valid rows of the embedding */
-    int32_t reserved;
+    int32_t n_tokens;      /* valid rows of the embedding */
+    int32_t n_tokens_full; /* before it was cut to text.text_len */
     int64_t decided_ns;
 };
 

@@ -10,7 +10,7 @@
 #include "ipc/sock.h"
 
 /* PAIRS_MAX: more than any message has, so that fields can be added. KEY_MAX: of any key. */
-enum { PAIRS_MAX = 16, KEY_MAX = 32, FIELDS_MAX = 5 };
+enum { PAIRS_MAX = 16, KEY_MAX = 32, FIELDS_MAX = 7 };
 
 enum field_kind { FIELD_END, FIELD_U64, FIELD_I64, FIELD_TEXT };
 
@@ -53,7 +53,9 @@ static const struct {
                      {FIELD_REQUEST, FIELD_COUNT(block, "block of the session"),
                       FIELD_COUNT(latent, "its first latent frame"),
                       FIELD_COUNT(frame, "its first pixel frame"),
-                      FIELD_COUNT(time_ms, "time of that frame in the video")}},
+                      FIELD_COUNT(time_ms, "time of that frame in the video"),
+                      FIELD_COUNT(tokens, "of the prompt, used"),
+                      FIELD_COUNT(tokens_full, "of the prompt, before it was cut")}},
     [MSG_REFUSED] = {"refused",
                      "gateway to client",
                      "not taken",

@@ -30,13 +30,14 @@ enum msg_type {
 
 struct msg {
     enum msg_type type;
-    uint64_t request; /* PROMPT, FINISH, and the answers: the client's number, never 0 */
-    uint64_t from;    /* BELL: enum ledger_writer */
-    int64_t block;    /* RECEIPT: block of the session */
-    int64_t latent;   /* RECEIPT: first latent frame of the session */
-    int64_t frame;    /* RECEIPT: first pixel frame of the session */
-    int64_t time_ms;  /* RECEIPT: of that frame in the video */
-    int64_t status;   /* REFUSED: exit status */
+    uint64_t request;            /* PROMPT, FINISH, and the answers: the client's number, never 0 */
+    uint64_t from;               /* BELL: enum ledger_writer */
+    int64_t block;               /* RECEIPT: block of the session */
+    int64_t latent;              /* RECEIPT: first latent frame of the session */
+    int64_t frame;               /* RECEIPT: first pixel frame of the session */
+    int64_t time_ms;             /* RECEIPT: of that frame in the video */
+    int64_t tokens, tokens_full; /* RECEIPT: of the prompt, used and before it was cut */
+    int64_t status;              /* REFUSED: exit status */
     char text[PROMPT_BYTES_MAX + 1]; /* PROMPT: the prompt; REFUSED: one line */
 };
 

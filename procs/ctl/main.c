@@ -128,6 +128,9 @@ static err_t take_reply(struct ctl *c, size_t n_bytes)
         printf("block %" PRId64 "  latent %" PRId64 "  frame %" PRId64 "  at %.2f s\n", msg.block,
                msg.latent, msg.frame, (double)msg.time_ms / 1000);
         fflush(stdout);
+        if (msg.tokens_full > msg.tokens)
+            fprintf(stderr, "longlived: the prompt has %" PRId64 " tokens, %" PRId64 " are used\n",
+                    msg.tokens_full, msg.tokens);
         done(c, f);
     } else if (msg.type == MSG_REFUSED) {
         done(c, f);

@@ -174,6 +174,7 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
                                   .kind = plan->kind,
                                   .sink_base = plan->sink_base,
                                   .n_tokens = n_tokens,
+                                  .n_tokens_full = n_full,
                                   .decided_ns = now_ns()};
     memcpy(d->key, s->key, sizeof d->key);
     TRY(fault(FAULT_DIT_RECORD));

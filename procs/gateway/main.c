@@ -115,6 +115,8 @@ static void send_receipt(struct gateway *g, const struct receipt *r,
     g->msg.latent = g->msg.block * NB;
     g->msg.frame = ledger_first_frame(s, d->block, NB) - s->first_frame;
     g->msg.time_ms = g->msg.frame * 1000 / g->st->conf.run.fps;
+    g->msg.tokens = d->n_tokens;
+    g->msg.tokens_full = d->n_tokens_full;
     answer(g, r->peer, r->n_peer);
 }
 

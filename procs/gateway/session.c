@@ -80,11 +80,6 @@ static void count_lookup(struct session *s, const uint8_t *key)
 {
     const int32_t i = prompts_find(s->prompts, key);
     ledger_add(i >= 0 ? &page(s)->n_hits : &page(s)->n_misses, 1);
-    if (i < 0) return;
-    const struct prompts_entry *t = &s->prompts->entry[i];
-    if (t->n_tokens_full > t->n_tokens)
-        log_warn("prompt_cut", "msg=\"a prompt has %u tokens, %u are used\"", t->n_tokens_full,
-                 t->n_tokens);
 }
 
 static err_t append_script(struct session *s, const char *clean, int64_t session, int64_t at_block,

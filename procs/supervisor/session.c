@@ -27,6 +27,8 @@ struct session {
     bool is_given, is_fed, takes_stdin, is_finishing;
     int64_t given_ns, looked_ns;
     int64_t frames_before;
+    int64_t decisions_seen;
+    bool has_told_cut;
     int lock_fd;
 };
 
@@ -118,6 +120,23 @@ static err_t take_signals(struct session *s)
     return OK;
 }
 
+/* Says once that a prompt of the job is longer than the model takes. Clients' prompts are told by
+ * their receipts. */
+static void show_cut(struct session *s, const struct ledger *l)
+{
+    const int64_t n = (int64_t)ledger_read(&l->dit.n_decisions);
+    for (; s->decisions_seen < n; s->decisions_seen++) {
+        const struct ledger_decision *d = &l->decisions[s->decisions_seen];
+        if (s->has_told_cut || d->n_tokens_full <= d->n_tokens) continue;
+        if (l->sessions[d->session].job != (int64_t)s->job->id || l->scripts[d->script].request)
+            continue;
+        s->has_told_cut = true;
+        watch_close(&s->watch, stderr);
+        fprintf(stderr, "longlived: a prompt has %d tokens, %d are used\n", (int)d->n_tokens_full,
+                (int)d->n_tokens);
+    }
+}
+
 static void show(struct session *s, const struct ledger *l)
 {
     const char *warning = s->p->super ? super_warning(s->p->super) : NULL;
@@ -125,7 +144,9 @@ static void show(struct session *s, const struct ledger *l)
         watch_close(&s->watch, stderr);
         fprintf(stderr, "longlived: %s\n", warning);
     }
-    if (s->is_given) watch_show(&s->watch, l, now_ns(), stderr);
+    if (!s->is_given) return;
+    if (!s->args->quiet) show_cut(s, l);
+    watch_show(&s->watch, l, now_ns(), stderr);
 }
 
 /* One turn; *is_over: the job is done. */
@@ -138,8 +159,9 @@ static err_t turn(struct session *s, bool *is_over)
     look_at_children(s);
     if (l && !s->is_given && pipeline_is_ready(s->p)) TRY(give(s, l));
     if (l && s->is_given) start_feed(s, l);
-    if (l) show(s, l);
-    if (l && s->is_given && ledger_read(&l->gateway.job_done) >= s->job->id) {
+    const bool is_done = l && s->is_given && ledger_read(&l->gateway.job_done) >= s->job->id;
+    if (l) show(s, l); /* after that look, so that nothing of the job is unsaid */
+    if (is_done) {
         *is_over = true;
         return job_error(s, (int32_t)ledger_read(&l->gateway.job_error));
     }

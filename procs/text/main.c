@@ -119,8 +119,6 @@ static err_t encode(struct text_stage *p, const struct text_plan *plan)
     p->text[s->n_text_bytes] = '\0';
     const int32_t n =
         tokenizer_bytes(p->text, st->conf.text.vocab, st->conf.text.text_len, p->ids, &n_full);
-    if (n_full > n)
-        log_warn("prompt_cut", "msg=\"a prompt has %d tokens, %d are used\"", n_full, n);
     float *row = prompts_begin(p->prompts, plan->entry);
     TRY(fault(FAULT_TEXT_ROW));
     TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));

@@ -3,7 +3,7 @@
 import os
 import time
 
-from harness import LONGLIVED, NANO, check, check_result, leftovers, run
+from harness import LONGLIVED, NANO, Pipeline, Serve, check, check_result, leftovers, run
 
 
 def write(tmp, name, data):
@@ -68,8 +68,28 @@ def test_prompts(tmp):
     expect(["generate", "-c", NANO, "--script", bad] + out, 65, r"bad\.txt:2: .*UTF-8")
     r = run(["generate", "-c", NANO, "--prompt", "w" * 300, "--blocks", "1"] + out)
     check_result(r, 0)
-    warnings = [line for line in r.stderr.splitlines() if "tokens" in line]
-    check(len(warnings) == 1, "one warning for a cut prompt:", r.stderr)
+    cut = "longlived: a prompt has 301 tokens, 16 are used"
+    check(r.stderr.splitlines().count(cut) == 1, "one warning for a cut prompt:", r.stderr)
+    check("tokens" not in r.stderr.replace(cut, ""), r.stderr)
+
+
+def test_cut_prompt_is_told_to_the_asker(tmp):
+    """By a job given to a running pipeline, by a client's prompt; known or not; not if it fits."""
+    said = "longlived: %s prompt has 301 tokens, 16 are used\n"
+    with Pipeline(tmp) as p:
+        for i in range(2):
+            r = run(["generate", "--run", p.run_dir, "--blocks", "1", "--prompt", "w" * 300, "-o",
+                     os.path.join(tmp, "v.y4m")], timeout=60)
+            check_result(r, 0)
+            check(r.stderr.count(said % "a") == 1, "run", i, ":", r.stderr)
+    with Serve(tmp, "--prompt", "a") as s:
+        for i in range(2):
+            r = run(["prompt", "--run", s.run_dir, "w" * 300], timeout=60)
+            check_result(r, 0)
+            check(r.stderr == said % "the", "prompt", i, ":", r.stderr)
+        check(run(["prompt", "--run", s.run_dir, "w" * 15], timeout=60).stderr == "", "it fits")
+        check(s.finish() == 0, s.err())
+        check("tokens" not in s.err(), "told to the asker, not here:", s.err())
 
 
 def test_scripts(tmp):
@@ -129,5 +149,6 @@ def test_programs_alone(tmp):
         check(r.returncode == 2 and r.stderr.strip(), stage, r.returncode, r.stderr)
 
 
-TESTS = [test_command_line, test_config, test_prompts, test_scripts, test_outputs,
+TESTS = [test_command_line, test_config, test_prompts,
+         test_cut_prompt_is_told_to_the_asker, test_scripts, test_outputs,
          test_nobody_there, test_run_directory, test_programs_alone]

@@ -98,9 +98,10 @@ static void test_round_trips_at_bounds(void **state)
            "\xf4\x8f\xbf\xbf");
     there_and_back();
     start(MSG_RECEIPT);
-    in.block = in.latent = in.frame = in.time_ms = INT64_MAX;
+    in.block = in.latent = in.frame = in.time_ms = in.tokens = in.tokens_full = INT64_MAX;
     there_and_back();
     in.block = 127, in.latent = 128, in.frame = 65536, in.time_ms = UINT32_MAX + 1ll;
+    in.tokens = 512, in.tokens_full = 513;
     there_and_back();
     start(MSG_REFUSED);
     in.status = 255;
