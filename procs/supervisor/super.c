@@ -20,6 +20,7 @@
 #include "procs/supervisor/super_policy.h"
 
 #define GAP_NS ((int64_t)NS_PER_S)
+#define IDLE_NS ((int64_t)NS_PER_S)
 enum { FD_SIGNALS, FDS_MAX = 1 + 3 * PROCS + 1 + CONTROL_CONNS, WARNINGS_MAX = 2 };
 
 const char *const super_proc_names[PROCS] = {"keeper", "text", "dit", "vae", "gateway"};
@@ -52,7 +53,9 @@ struct super {
     bool is_stopping;
     int64_t opened_ns;
     int64_t stepped_ns,
-        grace_ns; /* last step; beats before grace_ns are not held against a stage */
+        grace_ns;           /* last step; beats before grace_ns are not held against a stage */
+    uint64_t idle_progress; /* while it stops: as of idle_ns, when somebody last did something */
+    int64_t idle_ns;
     err_t verdict;
     char sentence[LOG_TEXT_MAX + 200];
 };
@@ -203,10 +206,16 @@ static void conclude_death(struct super *s, enum super_proc i, const struct poli
     conclude(s, ERR_GAVE_UP, text);
 }
 
+/* The gateway takes SIGTERM for the end of its session: one that comes again is killed. */
+static enum policy_event end_of(enum super_proc i)
+{
+    return i == PROC_GATEWAY ? EVENT_END_KILL : EVENT_END;
+}
+
 static void keeper_died(struct super *s)
 {
     /* Whatever it held for them is gone with it: they end, and come again after it. */
-    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) do_event(s, i, EVENT_END);
+    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) do_event(s, i, end_of(i));
     ledger_unmap(&s->ledger);
 }
 
@@ -252,10 +261,30 @@ static bool may_start(const struct super *s, enum super_proc i)
     return s->procs[PROC_KEEPER].policy.state == STATE_UP;
 }
 
+/* A maker is gone for good, and nobody else has done anything for a while: what the gateway still
+ * waits for will not come. Its file is whole at any instant. */
+static bool nothing_comes(struct super *s)
+{
+    bool has_lost_one = false, is_busy = false;
+    uint64_t progress = 0;
+    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) {
+        const struct ledger_head *h = head_of(s, i);
+        const enum policy_state state = s->procs[i].policy.state;
+        has_lost_one |= state == STATE_OFF;
+        is_busy |= policy_is_running(state) && h && ledger_read(&h->phase) != PHASE_IDLE;
+        progress += progress_of(s, i);
+    }
+    if (!has_lost_one || is_busy || progress != s->idle_progress || s->idle_ns == 0) {
+        s->idle_progress = progress;
+        s->idle_ns = now_ns();
+    }
+    return now_ns() - s->idle_ns > IDLE_NS;
+}
+
 /* Consumers of what others make go first: gateway, then the makers, then the keeper. */
 static void stop_in_order(struct super *s)
 {
-    do_event(s, PROC_GATEWAY, EVENT_STOP);
+    do_event(s, PROC_GATEWAY, nothing_comes(s) ? EVENT_STOP_KILL : EVENT_STOP);
     if (any_runs(s, PROC_GATEWAY, PROC_GATEWAY)) return;
     for (enum super_proc i = PROC_TEXT; i <= PROC_VAE; i++) do_event(s, i, EVENT_STOP);
     if (any_runs(s, PROC_TEXT, PROC_VAE)) return;
@@ -320,7 +349,7 @@ static void ask_restart(struct super *s, const struct control_request *r)
     }
     p->asked_conn = r->conn;
     p->asked_starts = p->policy.n_starts;
-    do_event(s, i, strcmp(r->words[2], "kill") == 0 ? EVENT_END_KILL : EVENT_END);
+    do_event(s, i, strcmp(r->words[2], "kill") == 0 ? EVENT_END_KILL : end_of(i));
 }
 
 static void serve_control(struct super *s)
