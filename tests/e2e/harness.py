@@ -218,6 +218,21 @@ def ffprobe_frames(path):
     return int(r.stdout.strip().strip(","))
 
 
+def check_mp4(path, n_frames, fps):
+    """Each frame once, at its time, and a decoder that has nothing to say."""
+    r = subprocess.run(
+        ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=pts_time",
+         "-of", "csv=p=0", path], capture_output=True, text=True, timeout=60)
+    check(r.returncode == 0 and not r.stderr.strip(), "ffprobe:", r.stderr)
+    times = [float(line.split(",")[0]) for line in r.stdout.split()]
+    check(len(times) == n_frames, path, "holds", len(times), "frames, not", n_frames)
+    for i, t in enumerate(times):
+        check(abs(t - i / fps) < 0.5 / fps, path, "frame", i, "at", t)
+    r = subprocess.run(["ffmpeg", "-v", "warning", "-i", path, "-f", "null", "-"],
+                       stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    check(r.returncode == 0 and not r.stderr.strip(), "ffmpeg:", r.stderr)
+
+
 def main(tests):
     """Runs the functions, prints ok / not ok / skip lines; the exit status."""
     failed = 0
