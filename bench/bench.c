@@ -24,7 +24,8 @@ static const int64_t WANTED_NS = NS_PER_S / 10, ENOUGH_NS = 4LL * NS_PER_S;
 
 struct bench {
     FILE *json;
-    char cpu[TEXT_MAX], commit[TEXT_MAX];
+    char cpu[TEXT_MAX], commit[TEXT_MAX], command[TEXT_MAX];
+    double load;  /* of the machine when the bench began: 0 on an idle one */
     float *flush; /* larger than the last-level cache */
     int64_t n_flush;
     double flop_rate[BENCH_THREADS_MAX + 1], byte_rate[BENCH_THREADS_MAX + 1]; /* by threads */
@@ -194,6 +195,8 @@ err_t bench_open(struct bench **out, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     read_cpu(b->cpu);
     snprintf(b->commit, sizeof b->commit, "%s", commit ? commit : "none");
+    snprintf(b->command, sizeof b->command, "%s", argv[0]);
+    if (getloadavg(&b->load, 1) != 1) b->load = -1;
     b->json = fopen(path ? path : "build/bench.jsonl", "a");
     if (!b->json) {
         e = FAIL(ERR_WRITE, "%s: cannot be written", path ? path : "build/bench.jsonl");
@@ -239,13 +242,16 @@ err_t bench_report(struct bench *b, const struct bench_case *c, int64_t *took_ns
         "%-20s %-40s t%d %s n %-5d med %10.2f p95 %10.2f p99 %10.2f min %10.2f max %10.2f us%s\n",
         c->name, c->shape, c->threads, cache, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us,
         t.max_us, floor_text);
-    fprintf(b->json,
-            "{\"name\": \"%s\", \"shape\": \"%s\", \"device\": \"cpu\", \"threads\": %d, "
-            "\"cache\": \"%s\", \"cpu\": \"%s\", \"commit\": \"%s\", \"n\": %d, "
-            "\"median_us\": %.3f, \"p95_us\": %.3f, \"p99_us\": %.3f, \"min_us\": %.3f, "
-            "\"max_us\": %.3f, \"floor_us\": %s}\n",
-            c->name, c->shape, c->threads, cache, b->cpu, b->commit, t.n, t.median_us, t.p95_us,
-            t.p99_us, t.min_us, t.max_us, floor_json);
+    fprintf(
+        b->json,
+        "{\"name\": \"%s\", \"shape\": \"%s\", \"device\": \"cpu\", \"threads\": %d, "
+        "\"cache\": \"%s\", \"cpu\": \"%s\", \"cpus\": %ld, \"load\": %.1f, \"commit\": \"%s\", "
+        "\"command\": \"%s\", \"n\": %d, "
+        "\"median_us\": %.3f, \"p95_us\": %.3f, \"p99_us\": %.3f, \"min_us\": %.3f, "
+        "\"max_us\": %.3f, \"floor_us\": %s}\n",
+        c->name, c->shape, c->threads, cache, b->cpu, sysconf(_SC_NPROCESSORS_ONLN), b->load,
+        b->commit, b->command, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us, t.max_us,
+        floor_json);
     if (fflush(b->json) != 0) return FAIL(ERR_WRITE, "the file of results cannot be written");
     return OK;
 }
