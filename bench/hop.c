@@ -69,8 +69,6 @@ static err_t make(struct stage *st, void *self, bool *did_work, bool *is_done)
     ledger_publish(&shared->sent_ns, (uint64_t)now_ns());
     ledger_publish(&st->ledger->dit.n_latents_blocks, n + 1);
     bells_ring(st->bells, WRITER_VAE);
-    bells_ring(st->bells, WRITER_GATEWAY);
-    bells_ring(st->bells, WRITER_TEXT);
     *did_work = true;
     return OK;
 }
