@@ -28,7 +28,13 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 ALLOC_COUNT := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc
 
-COMMON  := $(patsubst %.c,$(B)/%.o,$(wildcard common/*.c))
+# The GPU side is built where nvcc is found, but for the sanitized build; CUDA=0 leaves it out.
+NVCC      := $(shell command -v nvcc 2>/dev/null)
+CUDA      ?= $(if $(NVCC),$(if $(filter 1,$(SAN)),0,1),0)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVFLAGS   := -gencode arch=compute_90a,code=sm_90a -O3 -lineinfo -std=c++17 -I. -Werror all-warnings
+
+COMMON  := $(patsubst %.c,$(B)/%.o,$(filter-out common/dev_cuda.c,$(wildcard common/*.c)))
 KERNELS := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/*.c kernels/cpu/*.c))
 IPC     := $(patsubst %.c,$(B)/%.o,$(wildcard ipc/*.c))
 STAGE   := $(patsubst %.c,$(B)/%.o,$(wildcard procs/*.c))
@@ -45,6 +51,17 @@ HAVE_AV := $(shell pkg-config --exists libavcodec libavformat libavutil 2>/dev/n
 MP4     := $(if $(HAVE_AV),$(LIB)/longlived-mp4.so)
 
 LIBS_KERNELS := -lopenblas -lm
+
+# Named, not in a library: nothing but a weak reference asks for them (common/dev.c, kernels/ops.c).
+ifeq ($(CUDA),1)
+GPU_DEV      := $(B)/common/dev_cuda.o
+GPU_KERNELS  := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) \
+                $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
+LIBS_GPU     := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lpthread -lrt -ldl
+LIBS_KERNELS += $(LIBS_GPU) -Wl,-rpath,$(CUDA_HOME)/lib64
+$(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o: \
+  CFLAGS += -DWITH_CUDA -isystem $(CUDA_HOME)/include
+endif
 LIBS_IPC     := -lzmq -lmsgpackc
 LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
 
@@ -81,6 +98,11 @@ $(B)/%.o: %.c $(B)/flags
 	@echo 'CC $<'
 	@$(CC) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
 
+$(B)/%.cu.o: %.cu $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'NV $<'
+	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(B)/$*.cu.d -c $< -o $@
+
 $(B)/common/build.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
 
 $(B)/lib%.a:
@@ -102,13 +124,13 @@ endef
 # The supervisor and command line: no ZeroMQ, no BLAS, no device library but the CPU's.
 $(BIN)/longlived: $(call proc,supervisor) $(B)/ipc/ledger.o $(B)/libcommon.a
 	$(call link,$(LIBS_COMMON))
-$(BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(B)/libcommon.a
-	$(call link,$(LIBS_COMMON))
+$(BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(GPU_DEV) $(B)/libcommon.a
+	$(call link,$(LIBS_COMMON) $(LIBS_GPU))
 $(BIN)/longlived-ctl: $(call proc,ctl) $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-gateway: $(call proc,gateway) $(B)/libstage.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(ALLOC_COUNT) $(LIBS_IPC) $(LIBS_COMMON))
-$(BIN)/longlived-%: $(B)/procs/%/main.o $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+$(BIN)/longlived-%: $(B)/procs/%/main.o $(GPU_DEV) $(GPU_KERNELS) $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(ALLOC_COUNT) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-text: $(call proc,text)
 $(BIN)/longlived-dit: $(call proc,dit)
@@ -133,9 +155,9 @@ benches: $(BENCHES)
 
 $(B)/libbench.a: $(B)/bench/bench.o
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
-$(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(ALL_LIBS)
+$(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
-$(BIN)/bench-%: $(B)/bench/%.o $(ALL_LIBS)
+$(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:
 
@@ -147,7 +169,7 @@ docs: all
 	@bash launch/docs.sh
 
 format:
-	clang-format -i $$(git ls-files '*.c' '*.h')
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh')
 
 clean:
 	rm -rf build

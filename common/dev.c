@@ -10,6 +10,7 @@ enum { THREADS_MAX = 256, INDEX_MAX = 63 };
 
 static const struct dev_ops *const backend[DEV_KINDS] = {
     [DEV_CPU] = &dev_ops_cpu,
+    [DEV_CUDA] = &dev_ops_cuda,
 };
 
 /* "cpu" or "cuda:N", N one or two digits up to INDEX_MAX, nothing before or after. */
@@ -66,6 +67,11 @@ err_t dev_open(struct dev **out, const char *name, int32_t n_threads)
     d->index = index;
     d->n_threads = n_threads;
     d->fail_at = -1;
+    if (d->ops->open) e = d->ops->open(d);
+    if (e != OK) {
+        free(d);
+        goto out;
+    }
     *out = d;
 out:
     return e;
@@ -75,6 +81,7 @@ void dev_close(struct dev **d)
 {
     if (!d || !*d) return;
     MUST((*d)->n_live == 0);
+    if ((*d)->ops->close) (*d)->ops->close(*d);
     free(*d);
     *d = NULL;
 }
@@ -161,6 +168,35 @@ err_t dev_zero(struct dev *d, void *dst, size_t bytes)
 err_t dev_sync(struct dev *d)
 {
     return d->ops->sync(d);
+}
+
+err_t dev_pin(struct dev *d, void *host, size_t bytes)
+{
+    return d->ops->pin ? d->ops->pin(d, host, bytes) : OK;
+}
+
+void dev_unpin(struct dev *d, void *host)
+{
+    if (d->ops->unpin && host) d->ops->unpin(d, host);
+}
+
+/* --- recorded work ---------------------------------------------------------------------------- */
+
+err_t dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *self), void *self)
+{
+    return d->ops->record(d, out, work, self);
+}
+
+err_t dev_replay(struct dev *d, struct dev_graph *g)
+{
+    return d->ops->replay(d, g);
+}
+
+void dev_graph_close(struct dev *d, struct dev_graph **g)
+{
+    if (!g || !*g) return;
+    d->ops->graph_close(d, *g);
+    *g = NULL;
 }
 
 /* --- sharing -------------------------------------------------------------------------------- */

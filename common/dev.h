@@ -7,7 +7,8 @@
  *
  * Shared memory outlives the process that maps it: the keeper makes it (dev_share_make), a stage
  * maps it (dev_share_map). On the CPU it is a file in the run directory, mode 0600, whose blocks
- * are allocated before use, so that a full /dev/shm is an error and not a SIGBUS.
+ * are allocated before use, so that a full /dev/shm is an error and not a SIGBUS. On a GPU it is an
+ * allocation of the keeper's, passed as a CUDA IPC memory handle, and it goes when the keeper does.
  *
  * Errors: ERR_NONE no such device; ERR_NOMEM; ERR_DEVICE a device fault: the process must exit.
  */
@@ -55,14 +56,33 @@ MUST_USE err_t dev_copy(struct dev *d, void *dst, const void *src, size_t bytes)
 MUST_USE err_t dev_zero(struct dev *d, void *dst, size_t bytes);
 MUST_USE err_t dev_sync(struct dev *d);
 
+/* Host memory that stays where it is, made fast to copy from and to; a CPU needs nothing. */
+MUST_USE err_t dev_pin(struct dev *d, void *host, size_t bytes);
+void dev_unpin(struct dev *d, void *host);
+
+/* --- recorded work ---------------------------------------------------------------------------
+ * A sequence of ops and copies on the device that is queued many times: with a GPU a CUDA graph,
+ * made once, so that queueing it costs one call; on the CPU the call of `work`. What changes from
+ * one time to the next is read from device memory, so `work` may neither upload nor sync. */
+struct dev_graph;
+
+/* Records what work(self) queues; it does not run. self must live as long as the graph. */
+MUST_USE err_t dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *self),
+                          void *self);
+MUST_USE err_t dev_replay(struct dev *d, struct dev_graph *g);
+void dev_graph_close(struct dev *d, struct dev_graph **g); /* NULL-safe */
+
 /* --- sharing ------------------------------------------------------------------------------- */
 
 enum { DEV_PATH_MAX = 200 };
 
 /* Names shared memory to another process. Plain bytes: it travels in a message. */
 struct dev_share {
-    char path[DEV_PATH_MAX]; /* CPU: the file */
+    char path[DEV_PATH_MAX]; /* CPU: the file; else a name for people */
     uint64_t n_bytes;
+    unsigned char handle[64]; /* CUDA: the IPC memory handle */
+    unsigned char uuid[16];   /* CUDA: the GPU whose memory it is */
+    unsigned char nonce[16];  /* CUDA: what its end must hold */
 };
 
 /* Makes shared memory of n_bytes, zeroed, named by path. An existing file is replaced. */

@@ -73,6 +73,33 @@ static err_t cpu_sync(struct dev *d)
     return OK;
 }
 
+struct dev_graph {
+    err_t (*work)(void *);
+    void *self;
+};
+
+static err_t cpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *), void *self)
+{
+    (void)d;
+    struct dev_graph *g = malloc(sizeof *g);
+    if (!g) return FAIL(ERR_NOMEM, "recorded work");
+    *g = (struct dev_graph){work, self};
+    *out = g;
+    return OK;
+}
+
+static err_t cpu_replay(struct dev *d, struct dev_graph *g)
+{
+    (void)d;
+    return g->work(g->self);
+}
+
+static void cpu_graph_close(struct dev *d, struct dev_graph *g)
+{
+    (void)d;
+    free(g);
+}
+
 /* --- sharing: a file whose blocks exist before anybody writes to them ------------------------ */
 
 static err_t reserve(int fd, const struct dev_share *s)
@@ -166,6 +193,9 @@ const struct dev_ops dev_ops_cpu = {
     .copy = cpu_move,
     .zero = cpu_zero,
     .sync = cpu_sync,
+    .record = cpu_record,
+    .replay = cpu_replay,
+    .graph_close = cpu_graph_close,
     .share_make = cpu_share_make,
     .share_check = cpu_share_check,
     .share_map = cpu_share_map,

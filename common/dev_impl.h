@@ -12,6 +12,8 @@
 
 struct dev_ops {
     err_t (*check)(int32_t index);
+    err_t (*open)(struct dev *d); /* may be NULL */
+    void (*close)(struct dev *d); /* may be NULL; after a failed open too */
     err_t (*alloc)(struct dev *d, size_t bytes, void **out);
     size_t (*free)(struct dev *d, void *p); /* the bytes that dev_alloc was asked for */
     err_t (*upload)(struct dev *d, void *dst, const void *host_src, size_t bytes);
@@ -19,6 +21,11 @@ struct dev_ops {
     err_t (*copy)(struct dev *d, void *dst, const void *src, size_t bytes);
     err_t (*zero)(struct dev *d, void *dst, size_t bytes);
     err_t (*sync)(struct dev *d);
+    err_t (*pin)(struct dev *d, void *host, size_t bytes); /* may be NULL */
+    void (*unpin)(struct dev *d, void *host);
+    err_t (*record)(struct dev *d, struct dev_graph **out, err_t (*work)(void *), void *self);
+    err_t (*replay)(struct dev *d, struct dev_graph *g);
+    void (*graph_close)(struct dev *d, struct dev_graph *g);
     err_t (*share_make)(struct dev *d, struct dev_share *s);
     err_t (*share_check)(struct dev *d, const struct dev_share *s);
     err_t (*share_map)(struct dev *d, const struct dev_share *s, void **out);
@@ -28,6 +35,7 @@ struct dev_ops {
 
 struct dev {
     const struct dev_ops *ops;
+    void *self; /* the backend's own */
     enum dev_kind kind;
     int32_t index; /* the N of cuda:N */
     int32_t n_threads;
@@ -39,5 +47,7 @@ struct dev {
 };
 
 extern const struct dev_ops dev_ops_cpu;
+/* In programs that are linked with it; else its address is NULL. */
+extern const struct dev_ops dev_ops_cuda __attribute__((weak));
 
 #endif

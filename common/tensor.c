@@ -6,7 +6,8 @@
 size_t dtype_bytes(enum dtype t)
 {
     static const size_t bytes[DTYPES] = {
-        [DTYPE_F32] = 4, [DTYPE_BF16] = 2, [DTYPE_I32] = 4, [DTYPE_U64] = 8, [DTYPE_U8] = 1,
+        [DTYPE_F32] = 4, [DTYPE_BF16] = 2, [DTYPE_F16] = 2,
+        [DTYPE_I32] = 4, [DTYPE_U64] = 8,  [DTYPE_U8] = 1,
     };
     MUST(t < DTYPES);
     return bytes[t];

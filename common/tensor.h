@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_I32, DTYPE_U64, DTYPE_U8, DTYPES };
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U64, DTYPE_U8, DTYPES };
 enum { TENSOR_RANK_MAX = 5 };
 
 struct tensor {

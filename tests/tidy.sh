@@ -56,7 +56,7 @@ owners() {
     owner 'msgpack' 'ipc/msg.c'
     owner 'ini\.h' 'common/conf.c'
     owner 'cblas' 'kernels/cpu/[a-z]+\.[ch]'
-    owner 'cuda' 'common/dev_cuda.c|kernels/cuda/.*'
+    owner 'cuda' 'common/dev_cuda.[ch]|kernels/cuda/.*'
     owner 'libav' 'procs/gateway/plugin/.*'
     owner 'jansson' 'common/job.c|common/safetensors.c|procs/supervisor/.*|common/json.c'
     owner 'sodium' 'common/prompt.c|common/checkpoint.c|common/lora.c|procs/gateway/hashes.c|procs/text/store.c'
@@ -135,7 +135,7 @@ else
 fi
 
 if command -v clang-format >/dev/null; then
-    verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h') 2>&1 | grep warning | head -n 20)"
+    verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h' '*.cu' '*.cuh') 2>&1 | grep warning | head -n 20)"
 elif [ "$tier" = full ]; then
     verdict 'clang-format' 'clang-format is not installed: sh launch/deps.sh full'
 else

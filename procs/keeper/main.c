@@ -8,18 +8,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/dev.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "procs/keeper/keeperd.h"
 
 static const char usage[] =
     "usage: longlived-keeper --run DIR [--ready-fd N]\n"
+    "       longlived-keeper --device NAME\n"
     "\n"
     "Holds the memory of the pipeline in DIR (mode 700), and gives every name to one process at a\n"
     "time. Ends on SIGTERM; what it holds stays in DIR for the next keeper.\n"
     "\n"
     "  --run DIR      run directory\n"
     "  --ready-fd N   write a newline there, and close it, when the socket listens\n"
+    "  --device NAME  only try to use that device (cpu, cuda:N), and say in a line why not\n"
     "\n"
     "exit: 0 stopped, 2 usage, 66 no DIR, 73 cannot write, 75 no memory, 78 DIR is not private,\n"
     "      100 another keeper runs there\n";
@@ -33,7 +36,7 @@ static void on_stop(int signo)
 }
 
 struct options {
-    const char *run_dir;
+    const char *run_dir, *device;
     int ready_fd;
     bool is_help;
 };
@@ -43,6 +46,7 @@ static err_t parse(int argc, char **argv, struct options *o)
     static const struct option known[] = {
         {"run", required_argument, NULL, 'r'},
         {"ready-fd", required_argument, NULL, 'f'},
+        {"device", required_argument, NULL, 'd'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
@@ -60,6 +64,9 @@ static err_t parse(int argc, char **argv, struct options *o)
                 return FAIL(ERR_USAGE, "--ready-fd %s: not a file descriptor", optarg);
             o->ready_fd = (int)fd;
             break;
+        case 'd':
+            o->device = optarg;
+            break;
         case 'h':
             o->is_help = true;
             return OK;
@@ -69,7 +76,7 @@ static err_t parse(int argc, char **argv, struct options *o)
         }
     }
     if (optind < argc) return FAIL(ERR_USAGE, "%s: unknown argument; see --help", argv[optind]);
-    if (!o->run_dir) return FAIL(ERR_USAGE, "--run DIR is missing; see --help");
+    if (!o->run_dir && !o->device) return FAIL(ERR_USAGE, "--run DIR is missing; see --help");
     return OK;
 }
 
@@ -107,6 +114,21 @@ out:
     return e;
 }
 
+/* For the command line, which has no CUDA of its own. */
+static err_t try_device(const char *name)
+{
+    err_t e = OK;
+    struct dev *d = NULL;
+    void *p = NULL;
+    TRY(dev_open(&d, name, 1));
+    TRY(dev_alloc(d, 1, &p));
+    dev_free(d, &p);
+out:
+    dev_close(&d);
+    if (e != OK) printf("%s\n", err_text());
+    return e;
+}
+
 int main(int argc, char **argv)
 {
     err_t e = OK;
@@ -114,6 +136,7 @@ int main(int argc, char **argv)
     log_open("keeper");
     signal(SIGPIPE, SIG_IGN);
     TRY(parse(argc, argv, &o));
+    if (o.device) return err_exit_status(try_device(o.device));
     if (o.is_help) fputs(usage, stdout);
     else TRY(run(&o));
 out:

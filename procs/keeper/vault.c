@@ -18,7 +18,7 @@
 #include "common/log.h"
 #include "ipc/ledger.h"
 
-enum { TABLE_VERSION = 1, BOOT_ID_BYTES = 40 };
+enum { TABLE_VERSION = 2, DEVICES_MAX = 16, BOOT_ID_BYTES = 40 };
 
 /* A name keeps its record for the life of the run, and with it its count of incarnations. */
 struct lease {
@@ -51,7 +51,10 @@ struct table {
 
 struct vault {
     char dir[DEV_PATH_MAX];
-    struct dev *dev;
+    struct device {
+        char name[KEEPER_NAME_MAX];
+        struct dev *dev;
+    } devices[DEVICES_MAX]; /* opened when first asked for: a GPU costs half a gigabyte */
     struct table *table;
     int watch_fds[VAULT_LEASES_MAX]; /* of each lease's holder, or -1 */
 };
@@ -181,16 +184,40 @@ out:
     return e;
 }
 
+static err_t device_of(struct vault *v, const char *name, struct dev **out)
+{
+    err_t e = OK;
+    struct device *at = v->devices;
+    while (at < v->devices + DEVICES_MAX && at->dev && strcmp(at->name, name) != 0) at++;
+    if (at == v->devices + DEVICES_MAX) return FAIL(ERR_LIMIT, "%s: too many devices", name);
+    if (!at->dev) TRY(dev_open(&at->dev, name, 1));
+    snprintf(at->name, sizeof at->name, "%s", name);
+    *out = at->dev;
+out:
+    return e;
+}
+
+/* Memory of a GPU is not there any more after the keeper that made it. */
+static bool is_there(struct vault *v, const struct record *r)
+{
+    struct dev *d = NULL;
+    for (struct device *at = v->devices; at < v->devices + DEVICES_MAX; at++)
+        if (at->dev && strcmp(at->name, r->device) == 0)
+            return dev_share_check(at->dev, &r->share) == OK;
+    return strcmp(r->device, "cpu") == 0 && device_of(v, "cpu", &d) == OK &&
+           dev_share_check(d, &r->share) == OK;
+}
+
 static void adopt(struct vault *v)
 {
     struct table *t = v->table;
     for (uint64_t i = 0; i < ledger_read(&t->n_records); i++) {
         struct record *r = &t->records[i];
         if (!ledger_read(&r->is_valid)) continue;
-        const bool is_there = dev_share_check(v->dev, &r->share) == OK;
-        if (!is_there) ledger_publish(&r->is_valid, 0);
+        const bool is_kept = is_there(v, r);
+        if (!is_kept) ledger_publish(&r->is_valid, 0);
         log_info("adopted", "region=%s bytes=%" PRIu64 " generation=%" PRIu64 " is_there=%d",
-                 r->name, r->share.n_bytes, ledger_read(&r->generation), is_there);
+                 r->name, r->share.n_bytes, ledger_read(&r->generation), is_kept);
     }
     for (uint64_t i = 0; i < ledger_read(&t->n_leases); i++) {
         struct lease *l = &t->leases[i];
@@ -215,7 +242,6 @@ err_t vault_open(struct vault **out, const char *run_dir)
     }
     snprintf(v->dir, sizeof v->dir, "%s", run_dir);
     snprintf(path, sizeof path, "%s/regions", run_dir);
-    TRY(dev_open(&v->dev, "cpu", 1));
     TRY(table_map(path, &v->table));
     adopt(v);
 
@@ -232,7 +258,7 @@ void vault_close(struct vault **v)
     for (int i = 0; i < VAULT_LEASES_MAX; i++)
         if ((*v)->watch_fds[i] >= 0) close((*v)->watch_fds[i]);
     if ((*v)->table) munmap((*v)->table, sizeof *(*v)->table);
-    dev_close(&(*v)->dev);
+    for (int i = 0; i < DEVICES_MAX; i++) dev_close(&(*v)->devices[i].dev);
     free(*v);
     *v = NULL;
 }
@@ -334,20 +360,19 @@ static bool has_identity(const uint8_t identity[32])
     return memcmp(identity, none, sizeof none) != 0;
 }
 
-static bool is_as_asked(const struct vault *v, const struct record *r,
-                        const struct keeper_request *req)
+static bool is_as_asked(struct vault *v, const struct record *r, const struct keeper_request *req)
 {
     return ledger_read(&r->is_valid) && strcmp(r->device, req->device) == 0 &&
            r->share.n_bytes == req->n_bytes && r->layout == req->layout &&
-           memcmp(r->identity, req->identity, sizeof r->identity) == 0 &&
-           dev_share_check(v->dev, &r->share) == OK;
+           memcmp(r->identity, req->identity, sizeof r->identity) == 0 && is_there(v, r);
 }
 
 static void drop(struct vault *v, struct record *r)
 {
     if (!ledger_read(&r->is_valid)) return;
+    struct dev *d = NULL;
     ledger_publish(&r->is_valid, 0);
-    dev_share_drop(v->dev, &r->share);
+    if (device_of(v, r->device, &d) == OK) dev_share_drop(d, &r->share);
     log_info("region_dropped", "region=%s generation=%" PRIu64, r->name,
              ledger_read(&r->generation));
 }
@@ -356,6 +381,7 @@ static err_t make(struct vault *v, struct record *r, const struct process *who,
                   const struct keeper_request *req)
 {
     err_t e = OK;
+    struct dev *d = NULL;
     char path[DEV_PATH_MAX + 2 * KEEPER_NAME_MAX];
     const bool is_ledger = strcmp(r->name, "ledger") == 0;
     snprintf(path, sizeof path, "%s/%s%s", v->dir, is_ledger ? "" : "region.", r->name);
@@ -363,7 +389,8 @@ static err_t make(struct vault *v, struct record *r, const struct process *who,
     drop(v, r); /* first, or both would have to fit */
     TRY(fault(FAULT_KEEPER_DROPPED));
     ledger_add(&r->generation, 1);
-    TRY(dev_share_make(v->dev, path, req->n_bytes, &r->share));
+    TRY(device_of(v, req->device, &d));
+    TRY(dev_share_make(d, path, req->n_bytes, &r->share));
     TRY(fault(FAULT_KEEPER_MADE));
     memcpy(r->device, req->device, sizeof r->device);
     memcpy(r->identity, req->identity, sizeof r->identity);
@@ -394,9 +421,6 @@ err_t vault_region(struct vault *v, const struct process *who, const struct keep
     err_t e = OK;
     TRY(check_name(req->name));
     TRY(dev_check(req->device));
-    if (strcmp(req->device, "cpu") != 0)
-        return FAIL(ERR_NONE, "region %s: the keeper holds no memory of %s", req->name,
-                    req->device);
     if (req->n_bytes == 0) return FAIL(ERR_DATA, "region %s: of 0 bytes", req->name);
 
     struct record *r = find_record(v, req->name);

@@ -122,7 +122,7 @@ static void check_devices(struct doctor *d)
                                  c ? c->place.vae : "cuda:0"};
     for (int i = 0; i < 3; i++) {
         if (i > 0 && strcmp(names[i], names[i - 1]) == 0) continue;
-        if (dev_check(names[i]) == OK) say(d, GOOD, "device", names[i], "");
+        if (pipeline_device(d->bin_dir, names[i]) == OK) say(d, GOOD, "device", names[i], "");
         else say(d, c ? BAD : NOTE, "device", err_text(), c ? "change [place]" : "use cpu");
     }
 }

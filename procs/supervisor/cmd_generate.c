@@ -165,7 +165,7 @@ static err_t prepare(struct job **out, const struct args *a, const struct conf *
     if (!job) return FAIL(ERR_NOMEM, "job");
     job->is_live = a->cmd == CMD_SERVE;
     TRY(fill_job(job, a, c));
-    TRY(pipeline_check(c));
+    TRY(pipeline_check(c, bin_dir));
     if (a->out && strlen(a->out) > 4 && strcmp(a->out + strlen(a->out) - 4, ".mp4") == 0)
         TRY(pipeline_check_mp4(bin_dir));
     *out = job;

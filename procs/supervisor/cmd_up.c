@@ -143,7 +143,7 @@ err_t cmd_up(const struct args *a, const char *bin_dir)
     if (!c) return FAIL(ERR_NOMEM, "configuration");
     TRY(pipeline_conf(c, a, bin_dir));
     TRY(rundir_path(run, a->run ? a->run : c->run.dir, "main"));
-    TRY(pipeline_check(c));
+    TRY(pipeline_check(c, bin_dir));
     e = a->foreground ? foreground(a, bin_dir, c, run) : background(a, bin_dir, run);
 out:
     free(c);

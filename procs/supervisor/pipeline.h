@@ -32,7 +32,10 @@ MUST_USE err_t pipeline_run(char out[RUNDIR_PATH_MAX], const struct args *a, con
                             const char *name);
 
 /* Devices that the configuration names are there. */
-MUST_USE err_t pipeline_check(const struct conf *c);
+MUST_USE err_t pipeline_check(const struct conf *c, const char *bin_dir);
+/* Tries a device, by way of longlived-keeper: there is no CUDA in this program. ERR_NONE with the
+ * sentence of that program; ERR_CONFIG: no name of a device. */
+MUST_USE err_t pipeline_device(const char *bin_dir, const char *name);
 
 /* Takes the run directory, writes config.ini, begins to start the processes. */
 MUST_USE err_t pipeline_start(struct pipeline *p, const struct args *a, const struct conf *c,
