@@ -3,7 +3,8 @@
  * A signature says what an op takes: "y=SC x=SC w=C". A letter is a dimension; it is bound where
  * it first stands and must agree from there on. A digit is itself. A leading '*' is any number of
  * dimensions, the same wherever it stands. After a colon the type, if not f32: i is i32, u is u64,
- * b is u8. A '?' at the end says that the tensor may be absent. Every dimension is at least 1.
+ * b is u8, f any float type, a any float type but the same for all that are a. A '?' at the end
+ * says that the tensor may be absent. Every dimension is at least 1. On the CPU every float is f32.
  */
 #include "kernels/ops.h"
 
@@ -17,6 +18,7 @@ enum { DEVS_MAX = 8 };
 
 static const struct ops *const backend[DEV_KINDS] = {
     [DEV_CPU] = &ops_cpu,
+    [DEV_CUDA] = &ops_cuda,
 };
 
 static struct dev *opened[DEVS_MAX];
@@ -62,6 +64,8 @@ struct sig {
     int32_t dim[26]; /* by letter; 0: not bound yet */
     int32_t n_lead;  /* the dimensions behind '*'; 0: not bound yet */
     int32_t lead[TENSOR_RANK_MAX];
+    bool is_f32; /* the device has no other float type */
+    int32_t act; /* 1 + the type of what is a; 0: not bound yet */
 };
 
 /* The value of a letter that was bound. */
@@ -72,7 +76,7 @@ static int64_t dim(const struct sig *g, char letter)
 
 static const char *shape_text(struct tensor t, char *text, size_t bytes)
 {
-    static const char *const name[DTYPES] = {"f32", "bf16", "i32", "u64", "u8"};
+    static const char *const name[DTYPES] = {"f32", "bf16", "f16", "i32", "u64", "u8"};
     size_t n = 0;
     if (!t.data || t.rank < 1) return "absent";
     text[0] = '\0';
@@ -108,23 +112,46 @@ static bool has_shape(struct sig *g, struct tensor t, const char *s, int32_t n)
     return true;
 }
 
+static bool is_float(const struct sig *g, enum dtype t)
+{
+    return t == DTYPE_F32 || (!g->is_f32 && (t == DTYPE_BF16 || t == DTYPE_F16));
+}
+
+static bool has_type(struct sig *g, enum dtype t, char code)
+{
+    switch (code) {
+    case 'i':
+        return t == DTYPE_I32;
+    case 'u':
+        return t == DTYPE_U64;
+    case 'b':
+        return t == DTYPE_U8;
+    case 'f':
+        return is_float(g, t);
+    case 'a':
+        if (g->act == 0) g->act = 1 + (int32_t)t;
+        return g->act == 1 + (int32_t)t && is_float(g, t);
+    default:
+        return t == DTYPE_F32;
+    }
+}
+
 /* One item of a signature, "name=shape:type?", n bytes long. */
 static err_t check_one(struct sig *g, const char *item, int32_t n, struct tensor t)
 {
     char text[96];
     const char *const shape = (const char *)memchr(item, '=', (size_t)n) + 1;
     int32_t n_shape = (int32_t)(item + n - shape);
-    enum dtype dtype = DTYPE_F32;
+    char type = '\0';
     if (shape[n_shape - 1] == '?') {
         if (!t.data && t.rank == 0) return OK;
         n_shape--;
     }
     if (n_shape > 2 && shape[n_shape - 2] == ':') {
-        const char c = shape[n_shape - 1];
-        dtype = c == 'i' ? DTYPE_I32 : c == 'u' ? DTYPE_U64 : DTYPE_U8;
+        type = shape[n_shape - 1];
         n_shape -= 2;
     }
-    if (t.data && t.dtype == dtype && has_shape(g, t, shape, n_shape)) return OK;
+    if (t.data && has_type(g, t.dtype, type) && has_shape(g, t, shape, n_shape)) return OK;
     return FAIL(ERR_SHAPE, "%s: %.*s is %s", g->op, n, item, shape_text(t, text, sizeof text));
 }
 
@@ -134,6 +161,7 @@ static err_t check_all(struct dev *d, struct sig *g, const char *spec, const str
 {
     err_t e = OK;
     if (!find(d)) return FAIL(ERR_BUG, "%s: ops_open was not called on this device", g->op);
+    g->is_f32 = dev_kind(d) == DEV_CPU;
     for (size_t i = 0; i < n_tensors; i++) {
         const int32_t n = (int32_t)strcspn(spec, " ");
         MUST(n > 0);
@@ -166,7 +194,7 @@ static err_t need(const struct sig *g, bool holds, const char *what)
 err_t ops_linear(struct dev *d, struct tensor y, struct tensor x, struct tensor w, struct tensor b)
 {
     SIG("linear");
-    const err_t e = CHECK("y=SO x=SI w=OI b=O?", y, x, w, b);
+    const err_t e = CHECK("y=SO:f x=SI:a w=OI:a b=O:f?", y, x, w, b);
     return FORWARD(linear, y, x, w, b);
 }
 
@@ -174,7 +202,7 @@ err_t ops_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct te
                       struct tensor b)
 {
     SIG("linear_gelu");
-    const err_t e = CHECK("y=SO x=SI w=OI b=O?", y, x, w, b);
+    const err_t e = CHECK("y=SO:a x=SI:a w=OI:a b=O:f?", y, x, w, b);
     return FORWARD(linear_gelu, y, x, w, b);
 }
 
@@ -182,7 +210,7 @@ err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct ten
                      struct tensor b, struct tensor gate)
 {
     SIG("linear_add");
-    const err_t e = CHECK("y=SO x=SI w=OI b=O? gate=O?", y, x, w, b, gate);
+    const err_t e = CHECK("y=SO x=SI:a w=OI:a b=O:f? gate=O?", y, x, w, b, gate);
     return FORWARD(linear_add, y, x, w, b, gate);
 }
 
@@ -190,7 +218,7 @@ err_t ops_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tenso
 {
     SIG("rms_norm");
     MUST(eps > 0);
-    const err_t e = CHECK("y=SC x=SC w=C", y, x, w);
+    const err_t e = CHECK("y=SC:f x=SC:f w=C", y, x, w);
     return FORWARD(rms_norm, y, x, w, eps);
 }
 
@@ -199,7 +227,7 @@ err_t ops_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct ten
 {
     SIG("layer_norm");
     MUST(eps > 0);
-    const err_t e = CHECK("y=SC x=SC w=C b=C", y, x, w, b);
+    const err_t e = CHECK("y=SC:f x=SC w=C b=C", y, x, w, b);
     return FORWARD(layer_norm, y, x, w, b, eps);
 }
 
@@ -208,14 +236,14 @@ err_t ops_norm_modulate(struct dev *d, struct tensor y, struct tensor x, struct 
 {
     SIG("norm_modulate");
     MUST(eps > 0);
-    const err_t e = CHECK("y=SC x=SC scale=C shift=C", y, x, scale, shift);
+    const err_t e = CHECK("y=SC:f x=SC scale=C shift=C", y, x, scale, shift);
     return FORWARD(norm_modulate, y, x, scale, shift, eps);
 }
 
 err_t ops_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g_, int with_silu)
 {
     SIG("l2_norm");
-    const err_t e = CHECK("y=*C x=*C g=C", y, x, g_);
+    const err_t e = CHECK("y=*C:a x=*C:a g=C", y, x, g_);
     return FORWARD(l2_norm, y, x, g_, with_silu);
 }
 
@@ -236,14 +264,14 @@ err_t ops_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b)
 err_t ops_gelu_mul(struct dev *d, struct tensor y, struct tensor a, struct tensor g_)
 {
     SIG("gelu_mul");
-    const err_t e = CHECK("y=* a=* g=*", y, a, g_);
+    const err_t e = CHECK("y=*:a a=*:a g=*:a", y, a, g_);
     return FORWARD(gelu_mul, y, a, g_);
 }
 
 err_t ops_embed(struct dev *d, struct tensor y, struct tensor table, struct tensor ids)
 {
     SIG("embed");
-    const err_t e = CHECK("y=SC table=VC ids=S:i", y, table, ids);
+    const err_t e = CHECK("y=SC table=VC:f ids=S:i", y, table, ids);
     return FORWARD(embed, y, table, ids);
 }
 
@@ -254,8 +282,8 @@ err_t ops_attention(struct dev *d, struct tensor o, struct tensor q, struct tens
                     struct tensor v, struct tensor n_keys, struct tensor last_bias, float scale)
 {
     SIG("attention");
-    const err_t e =
-        CHECK("o=SND q=SND k=MND v=MND n_keys=1:i? last_bias=1?", o, q, k, v, n_keys, last_bias);
+    const err_t e = CHECK("o=SND:a q=SND:a k=MND:a v=MND:a n_keys=1:i? last_bias=1?", o, q, k, v,
+                          n_keys, last_bias);
     return FORWARD(attention, o, q, k, v, n_keys, last_bias, scale);
 }
 
@@ -264,7 +292,7 @@ err_t ops_attention_t5(struct dev *d, struct tensor o, struct tensor q, struct t
 {
     err_t e = OK;
     SIG("attention_t5");
-    TRY(CHECK("o=SND q=SND k=SND v=SND table=BN", o, q, k, v, table));
+    TRY(CHECK("o=SND:a q=SND:a k=SND:a v=SND:a table=BN", o, q, k, v, table));
     TRY(need(&g, dim(&g, 'B') % 4 == 0 && dim(&g, 'B') < 512, "B % 4 == 0 and B < 512"));
 out:
     return FORWARD(attention_t5, o, q, k, v, table);
@@ -289,8 +317,8 @@ err_t ops_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring, s
     err_t e = OK;
     SIG("qkv_rope_cache");
     MUST(eps > 0);
-    TRY(CHECK("q=SND k_ring=MND v_ring=MND k_sink=PND? qkv=SA wq=C wk=C slots=F:i rot_t=FT2 "
-              "rot_yx=GU2",
+    TRY(CHECK("q=SND:a k_ring=MND:a v_ring=MND:a k_sink=PND:a? qkv=SA:a wq=C wk=C slots=F:i "
+              "rot_t=FT2 rot_yx=GU2",
               q, k_ring, v_ring, k_sink, qkv, wq, wk, slots, rot_t, rot_yx));
     const int64_t n_frame = (int64_t)n_rows * n_cols;
     TRY(need_rot(&g, n_rows, n_cols));
@@ -309,7 +337,7 @@ err_t ops_rope_sink(struct dev *d, struct tensor k_ring, struct tensor k_sink, s
 {
     err_t e = OK;
     SIG("rope_sink");
-    TRY(CHECK("k_ring=MND k_sink=PND rot_t=FT2 rot_yx=GU2", k_ring, k_sink, rot_t, rot_yx));
+    TRY(CHECK("k_ring=MND:a k_sink=PND:a rot_t=FT2 rot_yx=GU2", k_ring, k_sink, rot_t, rot_yx));
     TRY(need_rot(&g, n_rows, n_cols));
     TRY(need(&g, dim(&g, 'P') == dim(&g, 'F') * n_rows * n_cols, "k_sink of F*Y*X rows"));
     TRY(need(&g, dim(&g, 'M') >= dim(&g, 'P'), "k_ring of at least F*Y*X rows"));
@@ -335,7 +363,7 @@ err_t ops_patchify(struct dev *d, struct tensor y, struct tensor x)
 {
     err_t e = OK;
     SIG("patchify");
-    TRY(CHECK("y=SA x=FCYX", y, x));
+    TRY(CHECK("y=SA:f x=FCYX", y, x));
     TRY(need_patches(&g));
 out:
     return FORWARD(patchify, y, x);
@@ -369,7 +397,7 @@ err_t ops_renoise(struct dev *d, struct tensor y, struct tensor x0, struct tenso
 err_t ops_randn(struct dev *d, struct tensor y, struct tensor key, float mean, float std)
 {
     SIG("randn");
-    const err_t e = CHECK("y=* key=2:u", y, key);
+    const err_t e = CHECK("y=*:f key=2:u", y, key);
     return FORWARD(randn, y, key, mean, std);
 }
 
@@ -380,7 +408,7 @@ err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent, struct te
                  struct tensor mean)
 {
     SIG("denorm");
-    const err_t e = CHECK("y=YXC latent=CYX inv_std=C mean=C", y, latent, inv_std, mean);
+    const err_t e = CHECK("y=YXC:f latent=CYX inv_std=C mean=C", y, latent, inv_std, mean);
     return FORWARD(denorm, y, latent, inv_std, mean);
 }
 
@@ -389,7 +417,8 @@ err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor 
 {
     err_t e = OK;
     SIG("conv3d");
-    TRY(CHECK("y=TYXO x=TYXC past=PYXC? w=OKLLC b=O residual=TYXO?", y, x, past, w, b, residual));
+    TRY(CHECK("y=TYXO:f x=TYXC:a past=PYXC:a? w=OKLLC:a b=O residual=TYXO:a?", y, x, past, w, b,
+              residual));
     TRY(need(&g, dim(&g, 'K') == 1 || dim(&g, 'K') == 3, "kt 1 or 3"));
     TRY(need(&g, dim(&g, 'L') == 1 || dim(&g, 'L') == 3, "k 1 or 3"));
     TRY(need(&g, dim(&g, 'P') == dim(&g, 'K') - 1, "kt - 1 past frames"));
@@ -402,7 +431,7 @@ err_t ops_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct 
 {
     err_t e = OK;
     SIG("upsample_conv");
-    TRY(CHECK("y=TABO x=TYXC w=O133C b=O", y, x, w, b));
+    TRY(CHECK("y=TABO:a x=TYXC:a w=O133C:a b=O", y, x, w, b));
     TRY(need(&g, dim(&g, 'A') == 2 * dim(&g, 'Y') && dim(&g, 'B') == 2 * dim(&g, 'X'),
              "y of twice the rows and columns of x"));
 out:
@@ -413,7 +442,7 @@ err_t ops_split_frames(struct dev *d, struct tensor y, struct tensor x)
 {
     err_t e = OK;
     SIG("split_frames");
-    TRY(CHECK("y=AYXC x=TYXB", y, x));
+    TRY(CHECK("y=AYXC:a x=TYXB:a", y, x));
     TRY(need(&g, dim(&g, 'A') == 2 * dim(&g, 'T') && dim(&g, 'B') == 2 * dim(&g, 'C'),
              "y of twice the frames and half the channels of x"));
 out:
@@ -425,7 +454,7 @@ err_t ops_split3(struct dev *d, struct tensor q, struct tensor k, struct tensor 
 {
     err_t e = OK;
     SIG("split3");
-    TRY(CHECK("q=SC k=SC v=SC qkv=SA", q, k, v, qkv));
+    TRY(CHECK("q=SC:a k=SC:a v=SC:a qkv=SA:a", q, k, v, qkv));
     TRY(need(&g, dim(&g, 'A') == 3 * dim(&g, 'C'), "qkv of 3*C columns"));
 out:
     return FORWARD(split3, q, k, v, qkv);
@@ -434,6 +463,6 @@ out:
 err_t ops_to_rgb8(struct dev *d, struct tensor y, struct tensor x)
 {
     SIG("to_rgb8");
-    const err_t e = CHECK("y=*3:b x=*3", y, x);
+    const err_t e = CHECK("y=*3:b x=*3:f", y, x);
     return FORWARD(to_rgb8, y, x);
 }

@@ -59,5 +59,7 @@ struct ops {
 };
 
 extern const struct ops ops_cpu;
+/* In programs that are linked with it; else its address is NULL. */
+extern const struct ops ops_cuda __attribute__((weak));
 
 #endif

@@ -74,11 +74,11 @@ static void one(struct shape h, int residual)
     double *want = oracle(h, x, past, w, b);
     for (int32_t i = 0; residual && i < n; i++) want[i] += (double)add[i];
     const struct check_arg out =
-        in_place ? BOTH(y, h.n_t, h.n_y, h.n_x, h.n_o) : OUT(y, h.n_t, h.n_y, h.n_x, h.n_o);
-    CHECK_OP(call, &in_place, out, IN(x, h.n_t, h.n_y, h.n_x, h.n_c),
-             n_past ? IN(past, n_past, h.n_y, h.n_x, h.n_c) : NONE,
-             IN(w, h.n_o, h.n_kt, h.n_k, h.n_k, h.n_c), IN(b, h.n_o),
-             residual == 1 ? IN(add, h.n_t, h.n_y, h.n_x, h.n_o) : NONE);
+        in_place ? BOTH_ACT(y, h.n_t, h.n_y, h.n_x, h.n_o) : OUT_ACT(y, h.n_t, h.n_y, h.n_x, h.n_o);
+    CHECK_OP(call, &in_place, out, IN_ACT(x, h.n_t, h.n_y, h.n_x, h.n_c),
+             n_past ? IN_ACT(past, n_past, h.n_y, h.n_x, h.n_c) : NONE,
+             IN_ACT(w, h.n_o, h.n_kt, h.n_k, h.n_k, h.n_c), IN(b, h.n_o),
+             residual == 1 ? IN_ACT(add, h.n_t, h.n_y, h.n_x, h.n_o) : NONE);
     check_close(y, want, n, 1e-6);
 }
 
@@ -106,12 +106,12 @@ static void test_conv3d_is_causal(void **state)
     float *x = check_floats((T + 2) * IN_FRAME, 1), *w = check_floats(O * 27 * C, 2);
     float *b = check_floats(O, 3), *all = check_floats(T * OUT_FRAME, 4);
     float *each = check_floats(T * OUT_FRAME, 5);
-    CHECK_OP(call, &in_place, OUT(all, T, Y, X, O), IN(x + 2 * IN_FRAME, T, Y, X, C),
-             IN(x, 2, Y, X, C), IN(w, O, 3, 3, 3, C), IN(b, O), NONE);
+    CHECK_OP(call, &in_place, OUT_ACT(all, T, Y, X, O), IN_ACT(x + 2 * IN_FRAME, T, Y, X, C),
+             IN_ACT(x, 2, Y, X, C), IN_ACT(w, O, 3, 3, 3, C), IN(b, O), NONE);
     for (int t = 0; t < T; t++)
-        CHECK_OP(call, &in_place, OUT(each + t * OUT_FRAME, 1, Y, X, O),
-                 IN(x + (t + 2) * IN_FRAME, 1, Y, X, C), IN(x + t * IN_FRAME, 2, Y, X, C),
-                 IN(w, O, 3, 3, 3, C), IN(b, O), NONE);
+        CHECK_OP(call, &in_place, OUT_ACT(each + t * OUT_FRAME, 1, Y, X, O),
+                 IN_ACT(x + (t + 2) * IN_FRAME, 1, Y, X, C), IN_ACT(x + t * IN_FRAME, 2, Y, X, C),
+                 IN_ACT(w, O, 3, 3, 3, C), IN(b, O), NONE);
     for (int i = 0; i < T * OUT_FRAME; i++) assert_true(fabsf(all[i] - each[i]) < 1e-5f);
 }
 
@@ -133,8 +133,9 @@ static void test_upsample_conv(void **state)
             big[at] = x[(ty / 2 * h.n_x + xx / 2) * h.n_c + c];
         }
         const double *want = oracle(up, big, NULL, w, b);
-        CHECK_OP(call_upsample, NULL, OUT(y, up.n_t, up.n_y, up.n_x, h.n_o),
-                 IN(x, h.n_t, h.n_y, h.n_x, h.n_c), IN(w, h.n_o, 1, 3, 3, h.n_c), IN(b, h.n_o));
+        CHECK_OP(call_upsample, NULL, OUT_ACT(y, up.n_t, up.n_y, up.n_x, h.n_o),
+                 IN_ACT(x, h.n_t, h.n_y, h.n_x, h.n_c), IN_ACT(w, h.n_o, 1, 3, 3, h.n_c),
+                 IN(b, h.n_o));
         check_close(y, want, (int64_t)n_up * h.n_o, 1e-6);
     }
 }
@@ -144,7 +145,7 @@ static void test_split_frames(void **state)
     (void)state;
     enum { T = 3, Y = 5, X = 7, C = 9, N = 2 * T * Y * X * C };
     float *x = check_floats(N, 1), *y = check_floats(N, 2);
-    CHECK_OP(call_split_frames, NULL, OUT(y, 2 * T, Y, X, C), IN(x, T, Y, X, 2 * C));
+    CHECK_OP(call_split_frames, NULL, OUT_ACT(y, 2 * T, Y, X, C), IN_ACT(x, T, Y, X, 2 * C));
     for (int at = 0; at < N; at++) {
         const int c = at % C, p = at / C % (Y * X), tj = at / C / (Y * X);
         assert_true(y[at] == x[(tj / 2 * Y * X + p) * 2 * C + tj % 2 * C + c]);
@@ -157,7 +158,8 @@ static void test_split3(void **state)
     enum { S = 37, C = 11 };
     float *x = check_floats(S * 3 * C, 1), *y[3];
     for (int i = 0; i < 3; i++) y[i] = check_floats(S * C, 2);
-    CHECK_OP(call_split3, NULL, OUT(y[0], S, C), OUT(y[1], S, C), OUT(y[2], S, C), IN(x, S, 3 * C));
+    CHECK_OP(call_split3, NULL, OUT_ACT(y[0], S, C), OUT_ACT(y[1], S, C), OUT_ACT(y[2], S, C),
+             IN_ACT(x, S, 3 * C));
     for (int at = 0; at < S * 3 * C; at++)
         assert_true(y[at % (3 * C) / C][at / (3 * C) * C + at % C] == x[at]);
 }

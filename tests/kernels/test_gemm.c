@@ -48,10 +48,10 @@ static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
             want[at] = sum;
         }
     }
-    const struct check_arg bias = has_b ? IN(b, n_o) : NONE;
+    const struct check_arg bias = !has_b ? NONE : what == ADD ? IN(b, n_o) : IN_ACT(b, n_o);
     const struct check_arg gated = has_gate ? IN(gate, n_o) : NONE;
-    const struct check_arg out = what == ADD ? BOTH(y, n_s, n_o) : OUT(y, n_s, n_o);
-    CHECK_OP(call, &what, out, IN(x, n_s, n_i), IN(w, n_o, n_i), bias, gated);
+    const struct check_arg out = what == ADD ? BOTH(y, n_s, n_o) : OUT_ACT(y, n_s, n_o);
+    CHECK_OP(call, &what, out, IN_ACT(x, n_s, n_i), IN_ACT(w, n_o, n_i), bias, gated);
     check_close(y, want, n, 1e-6);
 }
 

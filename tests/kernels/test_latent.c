@@ -59,7 +59,7 @@ static void test_patchify(void **state)
         const int32_t n_f = shapes[i][0], n_c = shapes[i][1], n_y = shapes[i][2];
         const int32_t n_x = shapes[i][3], n_s = n_f * n_y / 2 * n_x / 2, n = n_s * n_c * 4;
         float *x = check_floats(n, 1), *y = check_floats(n, 2);
-        CHECK_OP(call_patchify, NULL, OUT(y, n_s, n_c * 4), IN(x, n_f, n_c, n_y, n_x));
+        CHECK_OP(call_patchify, NULL, OUT_ACT(y, n_s, n_c * 4), IN(x, n_f, n_c, n_y, n_x));
         for (int32_t at = 0; at < n; at++) {
             const int32_t s = at / (n_c * 4), c = at % (n_c * 4) / 4, q = at % 4 / 2, r = at % 2;
             const int32_t w = s % (n_x / 2), h = s / (n_x / 2) % (n_y / 2);
@@ -154,8 +154,8 @@ static void test_denorm(void **state)
             const int32_t c = at % n_c;
             want[at] = (double)x[c * n_y * n_x + at / n_c] / (double)inv_std[c] + (double)mean[c];
         }
-        CHECK_OP(call_denorm, NULL, OUT(y, n_y, n_x, n_c), IN(x, n_c, n_y, n_x), IN(inv_std, n_c),
-                 IN(mean, n_c));
+        CHECK_OP(call_denorm, NULL, OUT_ACT(y, n_y, n_x, n_c), IN(x, n_c, n_y, n_x),
+                 IN(inv_std, n_c), IN(mean, n_c));
         check_close(y, want, n, 2e-7);
     }
 }

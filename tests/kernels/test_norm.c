@@ -71,8 +71,13 @@ static void one(enum what what, int32_t n_s, int32_t n_c, int in_place, float lo
     double *want = check_doubles(n);
     for (int32_t s = 0; s < n_s; s++)
         oracle(what, want + (int64_t)s * n_c, x + (int64_t)s * n_c, w, b, n_c);
-    const struct check_arg out = in_place ? BOTH(y, n_s, n_c) : OUT(y, n_s, n_c);
-    CHECK_OP(call, &h, out, in_place ? NONE : IN(x, n_s, n_c), IN(w, n_c), IN(b, n_c));
+    /* The residual stream is f32; what is normed in place, or by the VAE, is not. */
+    const int is_act = what == RMS || what == L2 || what == L2_SILU;
+    const struct check_arg out = !in_place ? OUT_ACT(y, n_s, n_c)
+                                 : is_act  ? BOTH_ACT(y, n_s, n_c)
+                                           : BOTH(y, n_s, n_c);
+    const struct check_arg in = is_act ? IN_ACT(x, n_s, n_c) : IN(x, n_s, n_c);
+    CHECK_OP(call, &h, out, in_place ? NONE : in, IN(w, n_c), IN(b, n_c));
     check_close(y, want, n, 1e-6);
 }
 
@@ -146,7 +151,7 @@ static void test_l2_norm_rank4(void **state)
     float *x = check_floats(N, 8), *y = check_floats(N, 9), *g = check_floats(24, 10);
     double *want = check_doubles(N);
     for (int r = 0; r < N / 24; r++) oracle(L2_SILU, want + r * 24, x + r * 24, g, g, 24);
-    CHECK_OP(call, &h, OUT(y, 2, 3, 5, 24), IN(x, 2, 3, 5, 24), IN(g, 24));
+    CHECK_OP(call, &h, OUT_ACT(y, 2, 3, 5, 24), IN_ACT(x, 2, 3, 5, 24), IN(g, 24));
     check_close(y, want, N, 1e-6);
 }
 
