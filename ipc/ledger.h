@@ -100,6 +100,7 @@ struct ledger_gateway {
     counter n_late, late_ns_max; /* frames presented after their time, live sessions */
     counter n_outputs;           /* sessions whose output was begun: emptied, given its header */
     counter played;              /* frames of the running session whose time has passed */
+    counter job_end;             /* newest job that was asked to end: it begins nothing more */
 };
 
 /* n_blocks of a session that ended before it had a prompt. */

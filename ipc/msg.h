@@ -22,7 +22,7 @@ enum { MSG_VERSION = 1 };
 enum msg_type {
     MSG_BELL,    /* stage -> stage: look at the ledger */
     MSG_PROMPT,  /* client -> gateway: take effect as soon as possible */
-    MSG_FINISH,  /* client -> gateway: finish the running session's block and file */
+    MSG_FINISH,  /* client -> gateway: the job finishes its block and file, and begins no other */
     MSG_RECEIPT, /* gateway -> client: decided */
     MSG_REFUSED, /* gateway -> client */
     MSG_TYPES
@@ -31,6 +31,7 @@ enum msg_type {
 struct msg {
     enum msg_type type;
     uint64_t request;            /* PROMPT, FINISH, and the answers: the client's number, never 0 */
+    uint64_t job;                /* FINISH: its number; a late one must not end the next */
     uint64_t from;               /* BELL: enum ledger_writer */
     int64_t block;               /* RECEIPT: block of the session */
     int64_t latent;              /* RECEIPT: first latent frame of the session */

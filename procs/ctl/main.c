@@ -3,7 +3,7 @@
  *
  *   longlived-ctl prompt --run DIR TEXT   a new prompt; prints the receipt once it is decided
  *   longlived-ctl feed --run DIR          the same for every line of standard input
- *   longlived-ctl finish --run DIR        the running session finishes its block and file
+ *   longlived-ctl finish --run DIR JOB    the job finishes its block and file
  *   longlived-ctl messages                the table of messages in docs/PROTOCOL.md
  *
  * A request has a random number; it is sent again every second until it is answered, and the
@@ -61,7 +61,7 @@ static err_t new_request(uint64_t *out)
     return OK;
 }
 
-/* Puts it on its way. text NULL: FINISH. */
+/* Puts it on its way: a prompt, or the number of the job to finish. */
 static err_t request(struct ctl *c, enum msg_type type, const char *text)
 {
     err_t e = OK;
@@ -71,7 +71,8 @@ static err_t request(struct ctl *c, enum msg_type type, const char *text)
     memset(&msg, 0, sizeof msg);
     msg.type = type;
     TRY(new_request(&msg.request));
-    snprintf(msg.text, sizeof msg.text, "%s", text ? text : "");
+    if (type == MSG_FINISH) msg.job = strtoull(text, NULL, 10);
+    else snprintf(msg.text, sizeof msg.text, "%s", text);
     f->n_bytes = msg_pack(&msg, f->bytes, sizeof f->bytes);
     MUST(f->n_bytes > 0);
     f->first_ns = f->sent_ns = now_ns();
@@ -228,7 +229,7 @@ out:
 /* --- the process ------------------------------------------------------------------------------ */
 
 static const char usage[] =
-    "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT], or longlived-ctl messages";
+    "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT|JOB], or longlived-ctl messages";
 
 static err_t run(int argc, char **argv)
 {
@@ -236,18 +237,18 @@ static err_t run(int argc, char **argv)
     err_t e = OK;
     char clean[PROMPT_BYTES_MAX + 1];
     const char *verb = argc > 1 ? argv[1] : "";
-    const bool is_prompt = strcmp(verb, "prompt") == 0;
+    const bool is_prompt = strcmp(verb, "prompt") == 0, is_feed = strcmp(verb, "feed") == 0;
     if (argc == 2 && strcmp(verb, "messages") == 0) {
         msg_print_help(stdout);
         return OK;
     }
-    if (argc != (is_prompt ? 5 : 4) || strcmp(argv[2], "--run") != 0)
+    if (argc != (is_feed ? 4 : 5) || strcmp(argv[2], "--run") != 0)
         return FAIL(ERR_USAGE, "%s", usage);
     if (is_prompt) TRY(prompt_clean(argv[4], strlen(argv[4]), clean, sizeof clean));
     TRY(client_open(&c.client, argv[3]));
     if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, clean));
-    else if (strcmp(verb, "feed") == 0) TRY(feed(&c));
-    else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, NULL));
+    else if (is_feed) TRY(feed(&c));
+    else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, argv[4]));
     else e = FAIL(ERR_USAGE, "%s", usage);
 out:
     client_close(&c.client);

@@ -178,7 +178,7 @@ static void handle(struct gateway *g, const uint8_t *peer, size_t n_peer, size_t
     if (e == OK && g->msg.type == MSG_PROMPT) {
         e = take_prompt(g, peer, n_peer, request);
     } else if (e == OK && g->msg.type == MSG_FINISH) {
-        session_finish(&g->session);
+        session_finish(&g->session, g->msg.job);
         memset(&g->msg, 0, sizeof g->msg);
         g->msg.type = MSG_RECEIPT;
         g->msg.request = request;
@@ -208,8 +208,10 @@ static err_t gateway_step(struct stage *st, void *self, bool *did_work, bool *is
 {
     err_t e = OK;
     struct gateway *g = self;
-    TRY(take_requests(g, did_work));
+    /* First the session: after a death it is found again before a request is told that none runs.
+     */
     TRY(session_step(&g->session, did_work));
+    TRY(take_requests(g, did_work));
     send_receipts(g, did_work);
     if (st->is_draining && !g->session.job) *is_done = true;
 out:

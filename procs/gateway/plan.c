@@ -18,6 +18,16 @@ enum gateway_job gateway_plan_job(const struct ledger *l, uint64_t id, bool is_d
     return id == n + 1 && !is_draining ? GATEWAY_JOB_BEGIN : GATEWAY_JOB_NONE;
 }
 
+bool gateway_job_is_ending(const struct ledger *l, uint64_t id)
+{
+    return ledger_read(&l->gateway.job_end) >= id;
+}
+
+bool gateway_plan_ends(const struct ledger *l, uint64_t id)
+{
+    return id > ledger_read(&l->gateway.job_done) && !gateway_job_is_ending(l, id);
+}
+
 struct gateway_plan gateway_plan_next(const struct ledger *l, const struct conf *c,
                                       const struct job *job, int64_t at, int64_t n_put,
                                       bool is_draining)
@@ -33,8 +43,9 @@ struct gateway_plan gateway_plan_next(const struct ledger *l, const struct conf 
         return p;
     }
     p.video = is_ours ? l->sessions[n - 1].video + 1 : 0;
-    p.action =
-        p.video == job->n_videos || has_failed(l) || is_draining ? GATEWAY_END_JOB : GATEWAY_APPEND;
+    const bool is_last = p.video == job->n_videos || has_failed(l) || is_draining ||
+                         gateway_job_is_ending(l, job->id);
+    p.action = is_last ? GATEWAY_END_JOB : GATEWAY_APPEND;
     return p;
 }
 

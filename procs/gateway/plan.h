@@ -25,6 +25,11 @@ enum gateway_job {
 /* For the job `id` that RUN_DIR/job.json asks. */
 enum gateway_job gateway_plan_job(const struct ledger *l, uint64_t id, bool is_draining);
 
+/* Somebody asks job `id` to end: is that news? It is written down (job_end), for a successor. */
+bool gateway_plan_ends(const struct ledger *l, uint64_t id);
+/* The job makes the blocks that are allowed, and begins nothing more. */
+bool gateway_job_is_ending(const struct ledger *l, uint64_t id);
+
 enum gateway_action {
     GATEWAY_RUN,    /* the session goes on: want, show, put */
     GATEWAY_ENTER,  /* found in the ledger, session `session`: its prompts, then its output */

@@ -38,6 +38,15 @@ static void ring_all(const struct session *s)
     bells_ring(s->st->bells, WRITER_VAE);
 }
 
+/* The running session gets no block after those already allowed. */
+static void end_session(struct session *s)
+{
+    if (!s->job || s->at < 0) return;
+    const uint64_t n_blocks = gateway_plan_finish(s->ledger, &s->st->conf, s->at);
+    if (n_blocks) ledger_publish(&record(s)->n_blocks, n_blocks);
+    ring_all(s);
+}
+
 /* --- failing ---------------------------------------------------------------------------------- */
 
 static void close_output(struct session *s)
@@ -60,7 +69,7 @@ static void fail_job(struct session *s, err_t e)
     }
     ledger_publish(&page(s)->job_error, (uint64_t)err_exit_status(e));
     close_output(s);
-    session_finish(s);
+    end_session(s);
 }
 
 /* --- the script ------------------------------------------------------------------------------- */
@@ -188,7 +197,7 @@ static void enter_session(struct session *s)
     s->n_put = (int64_t)ledger_read(&page(s)->n_committed) - record(s)->first_frame;
     s->n_shown = s->n_put;
     err_t e = append_scripts(s);
-    if (has_failed(s)) session_finish(s); /* a predecessor failed, and may have died before this */
+    if (has_failed(s)) end_session(s); /* a predecessor failed, and may have died before this */
     else if (e == OK) e = open_output(s);
     if (e != OK) fail_job(s, e);
     log_info("session", "session=%lld first_block=%lld frames=%lld", (long long)s->at,
@@ -274,12 +283,11 @@ out:
     return e;
 }
 
-void session_finish(struct session *s)
+void session_finish(struct session *s, uint64_t job)
 {
-    if (!s->job || s->at < 0) return;
-    const uint64_t n_blocks = gateway_plan_finish(s->ledger, &s->st->conf, s->at);
-    if (n_blocks) ledger_publish(&record(s)->n_blocks, n_blocks);
-    ring_all(s);
+    if (!gateway_plan_ends(s->ledger, job)) return;
+    ledger_publish(&page(s)->job_end, job);
+    if (s->job && s->job->id == job) end_session(s);
 }
 
 void session_close(struct session *s)
@@ -348,7 +356,7 @@ err_t session_step(struct session *s, bool *did_work)
     err_t e = OK;
     if (!s->job) TRY(accept_job(s, did_work));
     if (!s->job) goto out;
-    if (s->st->is_draining) session_finish(s);
+    if (s->st->is_draining || gateway_job_is_ending(s->ledger, s->job->id)) end_session(s);
     const struct gateway_plan plan =
         gateway_plan_next(s->ledger, &s->st->conf, s->job, s->at, s->n_put, s->st->is_draining);
     if (plan.action != GATEWAY_RUN) {

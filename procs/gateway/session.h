@@ -37,8 +37,9 @@ struct session {
  * recorded, not returned. */
 MUST_USE err_t session_step(struct session *s, bool *did_work);
 
-/* No block after those already allowed; the file is finished. */
-void session_finish(struct session *s);
+/* No block of the job after those already allowed, and no further video; its file is finished. For
+ * a job that is done, nothing. */
+void session_finish(struct session *s, uint64_t job);
 void session_close(struct session *s);
 
 /* Appends a prompt that takes effect as soon as possible; asking twice with one request number is

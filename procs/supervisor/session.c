@@ -33,11 +33,12 @@ struct session {
 };
 
 /* longlived-ctl speaks to the gateway, so that ZeroMQ is not in this process. */
-static err_t start_ctl(struct session *s, struct child *out, const char *verb, bool takes_stdin)
+static err_t start_ctl(struct session *s, struct child *out, const char *verb, const char *word,
+                       bool takes_stdin)
 {
     char path[300];
     snprintf(path, sizeof path, "%s/longlived-ctl", s->p->bin_dir);
-    const char *const argv[] = {path, verb, "--run", s->p->run, NULL};
+    const char *const argv[] = {path, verb, "--run", s->p->run, word, NULL};
     const struct child_conf c = {.path = path,
                                  .argv = argv,
                                  .in_fd = takes_stdin ? STDIN_FILENO : -1,
@@ -102,11 +103,13 @@ static void start_feed(struct session *s, const struct ledger *l)
     if (!s->takes_stdin || s->is_fed || ledger_read(&l->gateway.job) < s->job->id) return;
     s->is_fed = true;
     if (fcntl(STDIN_FILENO, F_GETFD) < 0) return;
-    if (start_ctl(s, &s->feed, "feed", true) != OK) fprintf(stderr, "longlived: %s\n", err_text());
+    if (start_ctl(s, &s->feed, "feed", NULL, true) != OK)
+        fprintf(stderr, "longlived: %s\n", err_text());
 }
 
 static err_t take_signals(struct session *s)
 {
+    char job[24];
     const int32_t n = pipeline_signals(s->p);
     if (n == 0) return OK;
     if (!s->is_given) return FAIL(ERR_AGAIN, "interrupted before the session began");
@@ -116,7 +119,9 @@ static err_t take_signals(struct session *s)
     }
     if (s->is_finishing) return OK;
     s->is_finishing = true;
-    if (start_ctl(s, &s->finish, "finish", false) != OK && s->p->super) super_stop(s->p->super);
+    snprintf(job, sizeof job, "%llu", (unsigned long long)s->job->id);
+    if (start_ctl(s, &s->finish, "finish", job, false) != OK && s->p->super)
+        super_stop(s->p->super);
     return OK;
 }
 

@@ -62,6 +62,7 @@ static void there_and_back(void)
     assert_int_equal(out.frame, in.frame);
     assert_int_equal(out.time_ms, in.time_ms);
     assert_int_equal(out.status, in.status);
+    assert_int_equal(out.job, in.job);
     assert_string_equal(out.text, in.text);
     for (size_t cap = 0; cap < n; cap += 1 + n / 500) assert_int_equal(msg_pack(&in, buf, cap), 0);
 }
@@ -72,6 +73,7 @@ static void start(enum msg_type type)
     in.type = type;
     in.request = type == MSG_BELL ? 0 : 7;
     if (type == MSG_PROMPT) strcpy(in.text, "a fox");
+    if (type == MSG_FINISH) in.job = 3;
 }
 
 static void test_round_trips_at_bounds(void **state)

@@ -67,6 +67,26 @@ static void test_which_job(void **state)
     }
 }
 
+/* An end is written down once, for a job that is not done; one for a later job holds for it too. */
+static void test_ending(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t done, ending, id;
+        bool is_news, is_ending;
+    } row[] = {
+        {0, 0, 1, true, false}, {0, 1, 1, false, true}, {1, 0, 1, false, false},
+        {1, 1, 2, true, false}, {1, 2, 2, false, true}, {1, 2, 1, false, true},
+    };
+    for (size_t i = 0; i < COUNT(row); i++) {
+        clear();
+        l->gateway.job_done = row[i].done;
+        l->gateway.job_end = row[i].ending;
+        assert_int_equal(gateway_plan_ends(l, row[i].id), row[i].is_news);
+        assert_int_equal(gateway_job_is_ending(l, row[i].id), row[i].is_ending);
+    }
+}
+
 /* A job of three videos. Its last session in the ledger, if any, is of `video` and 2 blocks: 21
  * frames. */
 static void test_what_next(void **state)
@@ -76,7 +96,7 @@ static void test_what_next(void **state)
         const char *name;
         bool is_ours;
         int64_t video, at, n_put;
-        bool failed, is_draining;
+        bool failed, is_ending; /* by SIGTERM, or because somebody asked */
         enum gateway_action action;
         int64_t which;
     } row[] = {
@@ -99,7 +119,11 @@ static void test_what_next(void **state)
         put_session(0, 2, row[i].is_ours ? 7 : 6)->video = row[i].video;
         l->gateway.job_error = row[i].failed;
         const struct gateway_plan p =
-            gateway_plan_next(l, &c, &job, row[i].at, row[i].n_put, row[i].is_draining);
+            gateway_plan_next(l, &c, &job, row[i].at, row[i].n_put, row[i].is_ending);
+        l->gateway.job_end = row[i].is_ending ? 7 : 6;
+        const struct gateway_plan q =
+            gateway_plan_next(l, &c, &job, row[i].at, row[i].n_put, false);
+        assert_int_equal(p.action, q.action);
         if (p.action != row[i].action) fail_msg("%s: action %d", row[i].name, p.action);
         if (p.action == GATEWAY_APPEND) assert_int_equal(p.video, row[i].which);
         else if (p.action != GATEWAY_END_JOB) assert_int_equal(p.session, row[i].which);
@@ -304,10 +328,19 @@ static void test_frames_to_put(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_which_job),  TEST(test_what_next),   TEST(test_whole),
-        TEST(test_finish),     TEST(test_scripts),     TEST(test_where_sessions_begin),
-        TEST(test_output),     TEST(test_want),        TEST(test_decision_of),
-        TEST(test_frames_due), TEST(test_frames_made), TEST(test_frames_to_put),
+        TEST(test_which_job),
+        TEST(test_ending),
+        TEST(test_what_next),
+        TEST(test_whole),
+        TEST(test_finish),
+        TEST(test_scripts),
+        TEST(test_where_sessions_begin),
+        TEST(test_output),
+        TEST(test_want),
+        TEST(test_decision_of),
+        TEST(test_frames_due),
+        TEST(test_frames_made),
+        TEST(test_frames_to_put),
     };
     return cmocka_run_group_tests(tests, open_ledger, close_ledger);
 }

@@ -316,7 +316,7 @@ static void test_finish_before_any_prompt_voids(void **state)
     assert_int_equal(st.ledger->gateway.n_sessions, 1);
     assert_int_equal(st.ledger->gateway.want, 0);
     assert_int_equal(st.ledger->gateway.n_scripts, 1); /* the prewarmed one */
-    session_finish(&session);
+    session_finish(&session, 1);
     check_session(0, 0, 0, LEDGER_VOID);
     run_job(false);
     check_video(out_a, 0, 0);
@@ -348,7 +348,7 @@ static void finish_midway(bool kills)
     assert_true(l->gateway.n_committed >= 30);
     if (!session.job) step(1);
     while (session.at < 0) step(1);
-    session_finish(&session);
+    session_finish(&session, 1);
     const int64_t n_blocks = (int64_t)l->sessions[0].n_blocks;
     assert_int_equal(n_blocks * st.conf.dit.block, l->gateway.want); /* what was allowed, no more */
     check_fails(session_prompt(&session, "too late", 78, &script), ERR_NONE, "ending");
@@ -367,6 +367,37 @@ static void test_finish_midway_with_deaths(void **state)
 {
     (void)state;
     finish_midway(true);
+}
+
+/* Asked of a gateway that has just begun and found no session yet. */
+static void test_an_end_is_not_forgotten(void **state)
+{
+    (void)state;
+    struct job_video videos[] = {video_a(9), video_b(3)};
+    name_outputs();
+    ask(1, false, videos, 2);
+    step(3);
+    make_anew();
+    session_finish(&session, 1);
+    make_anew();
+    run_job(true);
+    assert_int_equal(st.ledger->gateway.n_sessions, 1); /* nor is the second video begun */
+    assert_true(st.ledger->sessions[0].n_blocks < 9);
+}
+
+/* The same request, come late: the next job goes its way. */
+static void test_an_end_of_a_done_job_ends_nothing(void **state)
+{
+    (void)state;
+    struct job_video video = video_b(2);
+    name_outputs();
+    ask(1, false, &video, 1);
+    run_job(false);
+    ask(2, false, &video, 1);
+    step(1);
+    session_finish(&session, 1);
+    run_job(false);
+    check_session(1, 2, 21, 2);
 }
 
 static void test_prompts_that_are_refused(void **state)
@@ -514,6 +545,8 @@ int main(void)
         T(test_finish_before_any_prompt_voids),
         T(test_finish_midway_ends_at_a_block),
         T(test_finish_midway_with_deaths),
+        T(test_an_end_is_not_forgotten),
+        T(test_an_end_of_a_done_job_ends_nothing),
         T(test_prompts_that_are_refused),
         T(test_output_in_a_missing_directory),
         T(test_output_in_a_missing_directory_with_deaths),
