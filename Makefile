@@ -145,7 +145,8 @@ $(LIB)/longlived-mp4.so: procs/gateway/plugin/mp4.c $(B)/flags
 
 # Tests and benches: one program a file.
 TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c \
-              tests/bench/*.c)
+              tests/bench/*.c tests/sim/test_*.c)
+SIM := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
@@ -155,6 +156,7 @@ benches: $(BENCHES)
 
 $(B)/libbench.a: $(B)/bench/bench.o
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+$(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)

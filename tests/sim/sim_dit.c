@@ -1,0 +1,290 @@
+/* sim_dit.c - dit's units, in the order of writes of procs/dit/main.c and dit.c. */
+#include "tests/sim/sim.h"
+
+#include <string.h>
+
+static bool is_ready(void *self, const struct ledger_script *r)
+{
+    return prompts_find(((struct sim *)self)->table, r->key) >= 0;
+}
+
+static const struct ledger_decision *in_force(const struct sim *s)
+{
+    return &s->ledger->decisions[s->ledger->dit.n_decisions - 1 + s->dit.is_pending];
+}
+
+static int32_t sink_base(const struct sim *s)
+{
+    return s->broken == SIM_SINK_BASE_APART ? s->sink_base_apart : in_force(s)->sink_base;
+}
+
+static void ring_all(struct sim *s)
+{
+    sim_ring(s, WRITER_VAE);
+    sim_ring(s, WRITER_GATEWAY);
+    sim_ring(s, WRITER_TEXT);
+}
+
+/* --- deciding --------------------------------------------------------------------------------- */
+
+static bool read_prompt(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    const struct ledger_script *r = &s->ledger->scripts[d->plan.script];
+    float row[4];
+    const int32_t at = prompts_find(s->table, r->key);
+    if (at < 0 || !prompts_copy(s->table, at, r->key, row, &d->n_tokens, &d->n_tokens_full))
+        return false;
+    memcpy(d->emb, row, sizeof d->emb);
+    return true;
+}
+
+static int64_t half_of(const struct sim *s, uint64_t decision)
+{
+    return s->broken == SIM_ONE_EMBEDDING ? 0 : (int64_t)(decision % 2);
+}
+
+static bool decide(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    struct ledger *l = s->ledger;
+    const uint64_t n = l->dit.n_decisions;
+    struct ledger_decision *r = &l->decisions[n];
+    UNIT_BEGIN(&s->stage[WRITER_DIT].line)
+    if (!read_prompt(s)) return true; /* replaced under our hands */
+    STEP;
+    for (d->i = 0; d->i < 2; d->i++) {
+        sim_check_embed_write(s, half_of(s, n), half_of(s, n - 1));
+        s->embed[half_of(s, n)][d->i] = d->emb[d->i];
+        STEP;
+    }
+    r->block = d->plan.block;
+    r->session = d->plan.session;
+    r->script = d->plan.script;
+    STEP;
+    r->kind = d->plan.kind;
+    r->sink_base = d->plan.sink_base;
+    r->n_tokens = d->n_tokens;
+    r->n_tokens_full = d->n_tokens_full;
+    memcpy(r->key, l->scripts[r->script].key, sizeof r->key);
+    STEP;
+    if (s->broken == SIM_DECISION_AFTER_WORK) {
+        d->is_pending = true;
+        *line_of = 0;
+        return true;
+    }
+    ledger_publish(&l->dit.n_decisions, n + 1);
+    sim_note(s, "decides: block, script", r->block, r->script);
+    ring_all(s);
+    if (s->broken == SIM_SINK_BASE_APART) {
+        STEP;
+        s->sink_base_apart = in_force(s)->sink_base;
+    }
+    UNIT_END;
+}
+
+/* --- a pass ----------------------------------------------------------------------------------- */
+
+static void load_prompt(struct sim *s)
+{
+    const uint64_t n = s->ledger->dit.n_decisions + s->dit.is_pending;
+    if (s->dit.in_force == (int64_t)n - 1) return;
+    s->dit.prompt = sim_prompt(s->embed[half_of(s, n - 1)]);
+    s->dit.in_force = (int64_t)n - 1;
+}
+
+static void write_kv(struct sim *s, int i)
+{
+    struct sim_dit *d = &s->dit;
+    const int64_t frame = d->first + i;
+    const int32_t slot = kv_slot(&s->kv, frame, d->base);
+    const uint64_t key = sim_key(d->x[i], d->layer, d->pass);
+    s->k[d->layer][slot] = sim_rotated(key, frame);
+    s->v[d->layer][slot] = sim_value(d->x[i], d->layer, d->pass);
+    if (slot < s->kv.sink) s->k_sink[d->layer][slot] = key;
+}
+
+/* Relative positions: the sink sits right before the window, as seen from its newest frame. */
+static void rotate_sink(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    const int64_t end = d->first + d->n, oldest = end - s->kv.window;
+    for (int32_t i = 0; i < s->kv.sink && i < end - d->base; i++)
+        s->k[d->layer][i] =
+            sim_rotated(s->k_sink[d->layer][i], (oldest > d->base ? oldest : d->base) + i);
+}
+
+static void attend(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    uint64_t seen = 0;
+    const int32_t n = kv_slots_used(&s->kv, d->first + d->n, d->base);
+    for (int32_t i = 0; i < n; i++) seen += sim_mix(s->k[d->layer][i], s->v[d->layer][i]);
+    for (int32_t i = 0; i < d->n; i++) d->x[i] = sim_layer(d->x[i], seen, d->prompt);
+}
+
+/* x, n frames from `first` on, through all layers; SIM_PASSES is the clean pass, for K/V alone. */
+static bool pass(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    UNIT_BEGIN(&s->stage[WRITER_DIT].sub_line)
+    for (d->layer = 0; d->layer < SIM_LAYERS; d->layer++) {
+        for (d->i = 0; d->i < d->n; d->i++) {
+            write_kv(s, d->i);
+            STEP;
+        }
+        if (d->pass == SIM_PASSES && d->layer == SIM_LAYERS - 1) break;
+        if (s->conf.dit.rope == ROPE_RELATIVE) {
+            rotate_sink(s);
+            STEP;
+        }
+        attend(s);
+    }
+    UNIT_END;
+}
+
+/* --- clean passes ----------------------------------------------------------------------------- */
+
+static void load_latents(struct sim *s, int64_t first, int32_t n)
+{
+    struct sim_dit *d = &s->dit;
+    const int64_t at = s->ledger->sessions[d->plan.session].first_block * s->conf.dit.block + first;
+    load_prompt(s);
+    for (int32_t i = 0; i < n; i++) d->x[i] = s->latents[(at + i) % s->conf.dit.ring_latents];
+    d->first = first;
+    d->n = n;
+    d->pass = SIM_PASSES;
+    d->base = sink_base(s);
+}
+
+static int64_t frame_of(const struct sim *s)
+{
+    const struct plan *p = &s->dit.plan;
+    return (p->block - s->ledger->sessions[p->session].first_block) * s->conf.dit.block;
+}
+
+static bool clean(struct sim *s)
+{
+    UNIT_BEGIN(&s->stage[WRITER_DIT].line)
+    load_latents(s, frame_of(s), s->conf.dit.block);
+    PART(pass(s));
+    STEP;
+    ledger_publish(&s->ledger->dit.n_clean_blocks, (uint64_t)s->dit.plan.block + 1);
+    UNIT_END;
+}
+
+static void begin_recache(struct sim *s)
+{
+    int64_t first;
+    int32_t n;
+    plan_recache(&s->conf, frame_of(s), &first, &n);
+    load_latents(s, first, n);
+    sim_note(s, "recaches: first, frames", first, n);
+}
+
+/* --- a block ---------------------------------------------------------------------------------- */
+
+static uint64_t noise(struct sim *s, int i, int step)
+{
+    struct sim_dit *d = &s->dit;
+    if (s->broken == SIM_NOISE_OF_THE_PROCESS) return d->random = sim_mix(d->random, 1);
+    return sim_noise((uint64_t)s->ledger->sessions[d->plan.session].seed, d->first + i, step);
+}
+
+static void begin_denoise(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    load_prompt(s);
+    d->first = frame_of(s);
+    d->n = s->conf.dit.block;
+    d->base = sink_base(s);
+    for (int i = 0; i < d->n; i++) d->x[i] = noise(s, i, 0);
+}
+
+static bool has_switch(const struct sim *s, int64_t block)
+{
+    const struct ledger_decision *r = in_force(s);
+    return r->block == block && r->kind == DECISION_SWITCH && frame_of(s) > 0;
+}
+
+static bool make_block(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    const int64_t block = d->plan.block, NB = s->conf.dit.block;
+    struct ledger *l = s->ledger;
+    UNIT_BEGIN(&s->stage[WRITER_DIT].line)
+    if (has_switch(s, block)) {
+        begin_recache(s);
+        PART(pass(s));
+        STEP;
+    }
+    begin_denoise(s);
+    for (d->pass = 0; d->pass < SIM_PASSES; d->pass++) {
+        PART(pass(s));
+        if (d->pass + 1 < SIM_PASSES)
+            for (int i = 0; i < d->n; i++) d->x[i] = sim_mix(d->x[i], noise(s, i, d->pass + 1));
+        STEP;
+    }
+    if (s->broken == SIM_LATENTS_PUBLISHED_EARLY) {
+        ledger_publish(&l->dit.n_latents_blocks, (uint64_t)block + 1);
+        STEP;
+    }
+    for (d->i = 0; d->i < NB; d->i++) {
+        const int64_t at = block * NB + d->i;
+        sim_check_latent_write(s, at);
+        s->latents[at % s->conf.dit.ring_latents] = d->x[d->i];
+        STEP;
+    }
+    ledger_publish(&l->dit.n_latents_blocks, (uint64_t)block + 1);
+    ring_all(s);
+    if (d->is_pending) {
+        STEP;
+        d->is_pending = false;
+        ledger_publish(&l->dit.n_decisions, l->dit.n_decisions + 1);
+    }
+    UNIT_END;
+}
+
+static bool begin(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    const struct plan p = plan_next(s->ledger, &s->conf, is_ready, s);
+    if (d->is_pending) { /* SIM_DECISION_AFTER_WORK: made under a prompt that is not written down */
+        d->plan.action = s->ledger->dit.n_clean_blocks < s->ledger->dit.n_latents_blocks
+                             ? PLAN_SKIP_CLEAN
+                             : PLAN_BLOCK;
+    } else if (p.action == PLAN_WAIT) {
+        return false;
+    } else {
+        d->plan = p;
+    }
+    s->n_units[WRITER_DIT]++;
+    return true;
+}
+
+bool sim_dit_step(struct sim *s)
+{
+    struct sim_stage *t = &s->stage[WRITER_DIT];
+    if (!t->is_open) { /* a successor: cross K/V are derived when a pass needs them */
+        s->dit = (struct sim_dit){.in_force = -1, .random = t->policy.n_starts};
+        t->is_open = true;
+        if (s->broken == SIM_CLEAN_IS_FORGOTTEN)
+            ledger_publish(&s->ledger->dit.n_clean_blocks, s->ledger->dit.n_latents_blocks);
+        return true;
+    }
+    if (t->line == 0 && !begin(s)) return false;
+    switch (s->dit.plan.action) {
+    case PLAN_DECIDE:
+        decide(s);
+        break;
+    case PLAN_SKIP_CLEAN:
+        ledger_publish(&s->ledger->dit.n_clean_blocks, s->ledger->dit.n_latents_blocks);
+        break;
+    case PLAN_CLEAN:
+        clean(s);
+        break;
+    default:
+        make_block(s);
+    }
+    return true;
+}
