@@ -76,6 +76,31 @@ static void test_the_files_of_this_repository(void **state)
     assert_int_equal(tiny.text.vocab, 1024);
 }
 
+/* Full size is what the defaults are: these two differ from them in weights and places alone. */
+static void test_the_files_for_gpus(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *text, *dit, *vae;
+    } files[] = {
+        {"configs/longlive-h100.ini", "cuda:0", "cuda:0", "cuda:0"},
+        {"configs/longlive-2gpu.ini", "cuda:1", "cuda:0", "cuda:1"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct conf c, want;
+        want_ok(conf_load(&c, files[i].path, NULL, 0));
+        assert_int_equal(conf_width_px(&c), 832);
+        assert_int_equal(conf_height_px(&c), 480);
+        assert_int_equal(conf_frame_tokens(&c), 1560);
+        conf_default(&want);
+        strcpy(want.model.weights, "random:1");
+        strcpy(want.place.text, files[i].text);
+        strcpy(want.place.dit, files[i].dit);
+        strcpy(want.place.vae, files[i].vae);
+        assert_memory_equal(&c, &want, sizeof c);
+    }
+}
+
 static void test_every_refusal_names_place_and_reason(void **state)
 {
     (void)state;
@@ -372,6 +397,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_the_checkpoints),
         cmocka_unit_test(test_the_files_of_this_repository),
+        cmocka_unit_test(test_the_files_for_gpus),
         cmocka_unit_test(test_every_refusal_names_place_and_reason),
         cmocka_unit_test(test_files_that_cannot_be_read),
         cmocka_unit_test(test_a_long_line_sets_no_other_key),
