@@ -52,7 +52,7 @@ static void text_close(void **self)
     *self = NULL;
 }
 
-/* Newest records first, until the table is full. */
+/* A table smaller than the file takes its first records. */
 static err_t load_store(struct text_stage *p)
 {
     err_t e = OK;
@@ -66,13 +66,11 @@ static err_t load_store(struct text_stage *p)
     if (prompts_count(p->prompts) > 0) return OK; /* a restart: the table already holds them */
     row = malloc(n * sizeof *row);
     if (!row) return FAIL(ERR_NOMEM, "prompt store");
-    for (int64_t i = store_count(p->store) - 1; i >= 0; i--) {
-        if (prompts_count(p->prompts) == c->cache.prompts) break;
+    for (int32_t i = 0; i < c->cache.prompts && i < store_count(p->store); i++) {
         if (!store_read(p->store, i, key, row, &n_tokens, &n_full)) continue;
         if (prompts_find(p->prompts, key) >= 0) continue;
-        const int32_t at = prompts_count(p->prompts);
-        memcpy(prompts_begin(p->prompts, at), row, n * sizeof *row);
-        prompts_commit(p->prompts, at, key, n_tokens, n_full);
+        memcpy(prompts_begin(p->prompts, i), row, n * sizeof *row);
+        prompts_commit(p->prompts, i, key, n_tokens, n_full);
         ledger_add(&p->st->ledger->text.n_from_file, 1);
     }
 out:
@@ -105,6 +103,15 @@ out:
     return e;
 }
 
+/* A file that cannot be written any more is done without, and that is said: the video goes on. */
+static void keep(struct text_stage *p, int32_t entry, const uint8_t *key, const float *row,
+                 int32_t n_tokens, int32_t n_tokens_full)
+{
+    if (!p->store || store_put(p->store, entry, key, row, n_tokens, n_tokens_full) == OK) return;
+    log_warn("cache_file", "msg=\"%s: prompts are not kept in it any more\"", err_text());
+    store_close(&p->store);
+}
+
 static err_t encode(struct text_stage *p, const struct text_plan *plan)
 {
     err_t e = OK;
@@ -125,7 +132,7 @@ static err_t encode(struct text_stage *p, const struct text_plan *plan)
     TRY(fault(FAULT_TEXT_ENCODED));
     prompts_commit(p->prompts, plan->entry, s->key, n, n_full);
     TRY(fault(FAULT_TEXT_COMMITTED));
-    if (p->store) TRY(store_append(p->store, s->key, row, n, n_full));
+    keep(p, plan->entry, s->key, row, n, n_full);
     TRY(fault(FAULT_TEXT_STORED));
     ledger_add(&l->text.n_encoded, 1);
     TRY(fault(FAULT_TEXT_COUNTED));

@@ -123,18 +123,17 @@ bool store_read(struct store *s, int64_t i, uint8_t key[PROMPT_KEY_BYTES], float
     return true;
 }
 
-err_t store_append(struct store *s, const uint8_t key[PROMPT_KEY_BYTES], const float *embedding,
-                   int32_t n_tokens, int32_t n_tokens_full)
+err_t store_put(struct store *s, int64_t i, const uint8_t key[PROMPT_KEY_BYTES],
+                const float *embedding, int32_t n_tokens, int32_t n_tokens_full)
 {
     struct record_head head = {.n_tokens = n_tokens, .n_tokens_full = n_tokens_full};
     memcpy(head.key, key, sizeof head.key);
     memcpy(s->record, &head, sizeof head);
     memcpy(s->record + sizeof head, embedding, s->embedding_bytes);
     sum_of(s, s->record + s->record_bytes - SUM_BYTES);
-    /* At its place, not at the end: over the torn tail of a predecessor, if there is one. */
-    if (pwrite(s->fd, s->record, s->record_bytes, record_offset(s, s->n_records)) !=
-        (ssize_t)s->record_bytes)
+    errno = ENOSPC; /* of a write that was short */
+    if (pwrite(s->fd, s->record, s->record_bytes, record_offset(s, i)) != (ssize_t)s->record_bytes)
         return FAIL(ERR_WRITE, "cache.file %s: %s", s->path, strerror(errno));
-    s->n_records++;
+    if (i >= s->n_records) s->n_records = i + 1;
     return OK;
 }

@@ -51,6 +51,24 @@ def test_prewarm(tmp):
         check(s.finish() == 0, s.err())
 
 
+def test_hit_after_text_was_killed(tmp):
+    """What the table holds needs no encoder process; LRU: what was used last stays."""
+    with Serve(tmp, "--prompt", "a", "--set", "cache.prompts=2") as s:
+        s.prompt("b")
+        s.prompt("a")
+        s.prompt("c")  # in the place of b
+        os.kill(pid_of(s.run_dir, "text"), signal.SIGKILL)
+        s.prompt("a")
+        s.prompt("c")
+        c = status(s.run_dir)["counters"]
+        check(c["encoder_runs"] == 3 and c["prompt_hits"] == 3 and c["prompt_misses"] == 3, c)
+        check(c["prompt_entries"] == 2 and c["prompt_evictions"] == 1, c)
+        s.prompt("b")
+        c = status(s.run_dir)["counters"]
+        check(c["encoder_runs"] == 4 and c["prompt_evictions"] == 2, c)
+        check(s.finish() == 0, s.err())
+
+
 def test_file_survives_a_stop(tmp):
     store = os.path.join(tmp, "prompts.bin")
     args = ["--set", "cache.file=" + store]
@@ -61,6 +79,20 @@ def test_file_survives_a_stop(tmp):
         check(p.generate(tmp, "second", "--prompt", "a", "--blocks", "2") == first, "other bits")
         c = status(p.run_dir)["counters"]
         check(c["encoder_runs"] == 0 and c["prompts_from_file"] == 1, c)
+    # It is as large as the table at most, holds what the table holds, and a smaller table reads it.
+    lines = os.path.join(tmp, "s.jsonl")
+    with open(lines, "w") as f:
+        f.write('{"prompts": ["b", "c", "d", "e"], "switch": [3, 6, 9]}\n')
+    two = args + ["--set", "cache.prompts=2"]
+    with Pipeline(tmp, *two) as p:
+        p.generate(tmp, "third", "--script", lines, "--blocks", "5")
+        c = status(p.run_dir)["counters"]
+        check(c["prompts_from_file"] == 1 and c["encoder_runs"] == 4, c)
+    check(os.path.getsize(store) == 24 + 2 * (40 + 16 * 32 * 4 + 32), os.path.getsize(store))
+    with Pipeline(tmp, *two) as p:
+        p.generate(tmp, "fourth", "--script", lines, "--blocks", "5")
+        c = status(p.run_dir)["counters"]
+        check(c["prompts_from_file"] == 2 and c["prompt_hits"] == 2, c)
     with open(store, "wb") as f:
         f.write(b"something else entirely, for sure")
     r = run(["generate", "-c", NANO, "--prompt", "a", "--quiet", "-o",
@@ -68,4 +100,5 @@ def test_file_survives_a_stop(tmp):
     check_result(r, 65, "prompts.bin")
 
 
-TESTS = [test_hit_runs_no_encoder, test_evictions, test_prewarm, test_file_survives_a_stop]
+TESTS = [test_hit_runs_no_encoder, test_hit_after_text_was_killed, test_evictions, test_prewarm,
+         test_file_survives_a_stop]

@@ -1,9 +1,11 @@
-/* test_store.c - what was appended is read, what was torn or spoilt never is. */
+/* test_store.c - what was put is read, what was torn or spoilt never is. */
 #include "procs/text/store.h"
 
 #include "tests/scratch.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { ROWS = 4, DIM = 8, N = ROWS * DIM, HEADER = 24, RECORD = 40 + 4 * N + 32 };
@@ -36,7 +38,7 @@ static void append(struct store *s, int i)
     float x[N];
     uint8_t key[PROMPT_KEY_BYTES];
     fill(x, key, i);
-    check_ok(store_append(s, key, x, 1 + i % ROWS, 10 + i));
+    check_ok(store_put(s, store_count(s), key, x, 1 + i % ROWS, 10 + i));
 }
 
 /* Whether record `at` verifies; if so it must be what append(i) wrote. */
@@ -89,6 +91,56 @@ static void test_round_trip(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, HEADER + 6 * RECORD);
     assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+/* In any order; a record that was never written does not verify; one written again is the new. */
+static void test_records_are_entries(void **state)
+{
+    (void)state;
+    struct stat st;
+    float x[N];
+    uint8_t key[PROMPT_KEY_BYTES];
+    const char *path = scratch_path("entries");
+    struct store *s = open_store(path);
+    fill(x, key, 3);
+    check_ok(store_put(s, 3, key, x, 1 + 3 % ROWS, 13));
+    fill(x, key, 1);
+    check_ok(store_put(s, 1, key, x, 1 + 1 % ROWS, 11));
+    store_close(&s);
+    s = open_store(path);
+    assert_int_equal(store_count(s), 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(reads(s, i, i), i % 2);
+    fill(x, key, 7);
+    check_ok(store_put(s, 3, key, x, 1 + 7 % ROWS, 17));
+    assert_true(reads(s, 3, 7));
+    assert_true(reads(s, 1, 1));
+    store_close(&s);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, HEADER + 4 * RECORD);
+}
+
+static void test_a_full_disk_spoils_one_record(void **state)
+{
+    (void)state;
+    float x[N];
+    uint8_t key[PROMPT_KEY_BYTES];
+    struct rlimit kept, low;
+    struct store *s = open_store(scratch_path("full"));
+    append(s, 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &kept), 0);
+    low = kept;
+    low.rlim_cur = HEADER + RECORD + RECORD / 2;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    fill(x, key, 1);
+    check_fails(store_put(s, 1, key, x, 2, 11), ERR_WRITE, "full: ");
+    check_fails(store_put(s, 5, key, x, 2, 11), ERR_WRITE, "full: File too large");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &kept), 0);
+    assert_true(reads(s, 0, 0));
+    assert_false(reads(s, 1, 1));
+    check_ok(store_put(s, 1, key, x, 2, 11));
+    assert_true(reads(s, 1, 1));
+    store_close(&s);
 }
 
 /* The file ends at every byte: whole records are read, the next one goes over what is torn. */
@@ -152,7 +204,7 @@ static void test_impossible_counts_are_not_read(void **state)
         int32_t n, n_full;
         struct store *s = open_store(scratch_path("counts"));
         fill(x, key, 1);
-        check_ok(store_append(s, key, x, bad[i][0], bad[i][1]));
+        check_ok(store_put(s, store_count(s), key, x, bad[i][0], bad[i][1]));
         assert_false(store_read(s, (int64_t)i, key, x, &n, &n_full));
         store_close(&s);
     }
@@ -195,6 +247,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_records_are_entries),
+        cmocka_unit_test(test_a_full_disk_spoils_one_record),
         cmocka_unit_test(test_torn_tail_at_every_byte),
         cmocka_unit_test(test_each_flipped_byte_is_noticed),
         cmocka_unit_test(test_impossible_counts_are_not_read),
