@@ -149,7 +149,9 @@ static void show(struct session *s, const struct ledger *l)
         watch_close(&s->watch, stderr);
         fprintf(stderr, "longlived: %s\n", warning);
     }
-    if (!s->is_given) return;
+    /* Before that there is nothing to say but another job's numbers. */
+    const int64_t n = s->is_given ? (int64_t)ledger_read(&l->gateway.n_sessions) : 0;
+    if (n == 0 || l->sessions[n - 1].job != (int64_t)s->job->id) return;
     if (!s->args->quiet) show_cut(s, l);
     watch_show(&s->watch, l, now_ns(), stderr);
 }
@@ -189,6 +191,19 @@ static int64_t frames_of_job(const struct session *s)
     return n > 0 ? n : 0;
 }
 
+/* One who asked for a length and got less, and did not interrupt, is told. */
+static err_t check_whole(const struct session *s)
+{
+    int64_t n_want = 0;
+    if (s->job->is_live || s->is_finishing || !s->is_given) return OK;
+    for (int32_t i = 0; i < s->job->n_videos; i++)
+        n_want += ledger_frames_of(s->job->videos[i].n_blocks * s->p->conf.dit.block);
+    const int64_t n = frames_of_job(s);
+    if (n >= n_want) return OK;
+    return FAIL(ERR_AGAIN, "the pipeline was taken down after %lld of %lld frames", (long long)n,
+                (long long)n_want);
+}
+
 err_t session_run(struct pipeline *p, const struct args *a, struct job *job, bool takes_stdin,
                   struct session_result *out)
 {
@@ -198,6 +213,7 @@ err_t session_run(struct pipeline *p, const struct args *a, struct job *job, boo
     s.feed.pidfd = s.finish.pidfd = -1;
     *out = (struct session_result){0};
     while (!is_over) TRY(turn(&s, &is_over));
+    TRY(check_whole(&s));
 out:
     out->n_frames = frames_of_job(&s);
     out->took_s = (double)(now_ns() - s.given_ns) / NS_PER_S;

@@ -1,6 +1,9 @@
 """Bad input: the documented status and line, nothing left, nothing hung."""
 
 import os
+import re
+import shutil
+import subprocess
 import time
 
 from harness import LONGLIVED, NANO, Pipeline, Serve, check, check_result, leftovers, run
@@ -124,6 +127,38 @@ def test_outputs(tmp):
             os.path.join(tmp, "full.y4m")], 73, "full.y4m")
 
 
+def test_mp4_without_its_plugin(tmp):
+    """A machine without libav: MP4 is refused in one line naming the packages; the rest works."""
+    programs = os.path.join(tmp, "bin")
+    shutil.copytree(os.path.dirname(LONGLIVED), programs)
+
+    def there(*args):
+        return subprocess.run([os.path.join(programs, "longlived")] + list(args), timeout=60,
+                              capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    for command in ("generate", "serve"):
+        r = there(command, "-c", NANO, "--prompt", "x", "-o", os.path.join(tmp, "v.mp4"))
+        check_result(r, 69, "libavcodec-dev libavformat-dev libavutil-dev")
+        check(len(r.stderr.splitlines()) == 1, r.stderr)
+    r = there("generate", "-c", NANO, "--prompt", "x", "--blocks", "1", "-o",
+              os.path.join(tmp, "v.y4m"))
+    check_result(r, 0)
+    check(not os.path.exists(os.path.join(tmp, "v.mp4")), "a file was made")
+    r = there("doctor", "-c", NANO)
+    check(r.returncode == 0 and "note mp4" in r.stdout and "libavcodec-dev" in r.stdout, r.stdout)
+
+
+def test_doctor(tmp):
+    r = run(["doctor", "-c", NANO, "--run", os.path.join(tmp, "run")])
+    check_result(r, 0)
+    for what in ("programs", "/dev/shm", "run directory", "cpu", "device", "mp4", "ffmpeg"):
+        check(re.search("^(ok|note) +" + what, r.stdout, re.M), what, "in", r.stdout)
+    check(os.listdir(tmp) == [], "doctor leaves", os.listdir(tmp))
+    r = run(["doctor", "-c", NANO, "--set", "place.dit=cuda:7", "--run", os.path.join(tmp, "run")])
+    check_result(r, 69, "doctor")
+    check(re.search("^BAD +device +.*cuda:7", r.stdout, re.M), r.stdout)
+
+
 def test_nobody_there(tmp):
     run_dir = os.path.join(tmp, "none")
     for command in (["down"], ["status"], ["prompt", "x"], ["restart", "dit"]):
@@ -143,12 +178,11 @@ def test_run_directory(tmp):
 
 def test_programs_alone(tmp):
     """A stage run by hand says what it misses."""
-    import subprocess
     for stage in ("keeper", "text", "dit", "vae", "gateway", "ctl"):
         r = subprocess.run([LONGLIVED + "-" + stage], capture_output=True, text=True, timeout=20)
         check(r.returncode == 2 and r.stderr.strip(), stage, r.returncode, r.stderr)
 
 
 TESTS = [test_command_line, test_config, test_prompts,
-         test_cut_prompt_is_told_to_the_asker, test_scripts, test_outputs,
+         test_cut_prompt_is_told_to_the_asker, test_scripts, test_outputs, test_mp4_without_its_plugin, test_doctor,
          test_nobody_there, test_run_directory, test_programs_alone]

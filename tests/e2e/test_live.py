@@ -1,12 +1,15 @@
 """serve: prompts that take effect, pace and lead, the end of a session."""
 
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import time
 
 from harness import LONGLIVED, NANO, Pipeline, Serve, check, check_result, ffprobe_frames, run, status
-from harness import wait_for, y4m_frames
+from harness import our_processes, start, wait_for, y4m_frames
 
 
 def test_prompt_needs_a_session(tmp):
@@ -93,17 +96,67 @@ def test_pace_and_lead(tmp):
             _, frame = s.prompt("prompt %d" % i)
             check(frame - played <= lead + 12 + 2, "prompt %d: asked at frame %d, in at %d" %
                   (i, played, frame))
-        first = status(s.run_dir)["counters"]
-        began = time.monotonic()
+        steady = status(s.run_dir)
+        first, began = steady["counters"], time.monotonic()
         time.sleep(2)
-        last = status(s.run_dir)["counters"]
+        after = status(s.run_dir)
+        last = after["counters"]
         rate = (last["frames_committed"] - first["frames_committed"]) / (time.monotonic() - began)
         check(0.8 * fps < rate < 1.2 * fps, "paced at", rate)
+        allocs = [{q["name"]: q["n_allocs_ready"] for q in x["processes"] if "n_allocs_ready" in q}
+                  for x in (steady, after)]
+        check(allocs[0] == allocs[1] and len(allocs[0]) == 4, "steady state allocates:", allocs)
         want, decoded = last["want"], last["latents_decoded"]
         check(want - decoded <= 12, "bounded lead: want", want, "decoded", decoded)
         check(s.finish() == 0, s.err())
 
 
-TESTS = [test_prompt_needs_a_session, test_prompts_from_stdin_and_command, test_stdin_may_end,
+def test_crash_leaves_a_file_that_plays(tmp):
+    """SIGKILL of all at once, several times: whole blocks, and not a word from the decoder."""
+    for i in range(3):
+        movie = os.path.join(tmp, "crash%d.mp4" % i)
+        with Serve(tmp, "--prompt", "a", "--set", "run.fps=100", "--set", "run.ahead_ms=300",
+                   out=movie) as s:
+            wait_for("frames", 30, lambda: status(s.run_dir)["counters"]["frames_committed"] > 30)
+            time.sleep(0.05 * i)
+            s.p.kill()
+            s.p.wait(20)
+            wait_for("no process left", 5, lambda: not our_processes())
+        frames = ffprobe_frames(movie)
+        check(frames >= 33 and (frames - 9) % 12 == 0, "whole blocks:", frames)
+        shutil.rmtree(s.run_dir)
+
+
+def test_status_line(tmp):
+    """On a terminal one line over itself; the same words in plain lines elsewhere."""
+    words = (r"block \d+/40  frames \d+  [\d.]+ fps  text \d+ dit \d+ vae \d+ gateway \d+ ms  "
+             r"lead [\d.]+ s  queue \d+")
+    args = ["generate", "-c", NANO, "--prompt", "a", "--blocks", "40", "-o",
+            os.path.join(tmp, "v.y4m")]
+    ours, theirs = pty.openpty()
+    p = start(args, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while True:
+            more = os.read(ours, 4096)
+            if not more:
+                break
+            said += more
+    except OSError:
+        pass  # the other side has closed
+    os.close(ours)
+    check(p.wait(30) == 0, said)
+    lines = said.decode().split("\r")
+    check(len(lines) > 3 and all(re.match(words + r"\x1b\[K$", x) for x in lines[1:-1] if x),
+          lines)
+    check(said.count(b"\n") == 1, "one line only:", said)
+    r = run(args, timeout=60)
+    check_result(r, 0)
+    lines = r.stderr.splitlines()
+    check(lines and all(re.search(words + "$", x) for x in lines), r.stderr)
+
+
+TESTS = [test_crash_leaves_a_file_that_plays, test_status_line, test_prompt_needs_a_session, test_prompts_from_stdin_and_command, test_stdin_may_end,
          test_finish_without_a_prompt, test_mp4_of_a_live_session, test_second_serve_is_refused,
          test_twice_stops, test_reader_gone, test_pace_and_lead]

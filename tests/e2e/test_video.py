@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from harness import (NANO, TINY, Pipeline, check, check_result, ffprobe_frames, generate, hashes,
-                     run, status, y4m_frames)
+                     run, start, status, wait_for, y4m_frames)
 
 SCRIPT = {"prompts": ["a red ball", "a blue cube", "rain at night"], "switch": [6, 15]}
 
@@ -154,17 +154,33 @@ def test_pipeline_stays(tmp):
     check(not os.path.exists(p.run_dir), "the run directory stays")
 
 
+def test_down_ends_a_job(tmp):
+    """Who asked for more is told; what is there is whole."""
+    movie = os.path.join(tmp, "v.y4m")
+    with Pipeline(tmp) as p:
+        job = start(["generate", "--run", p.run_dir, "--quiet", "--prompt", "a", "--blocks", "9999",
+                     "-o", movie])
+        wait_for("frames", 30, lambda: status(p.run_dir)["counters"]["frames_committed"] > 9)
+        check_result(run(["down", "--run", p.run_dir], timeout=60), 0)
+        err = job.communicate(timeout=30)[1].decode()
+    frames = y4m_frames(movie, 48, 32)
+    check(job.returncode == 75 and "after %d of 119985 frames" % frames in err, job.returncode, err)
+    check((frames - 9) % 12 == 0, "whole blocks:", frames)
+
+
 def test_progress(tmp):
     r = run(["generate", "-c", NANO, "--prompt", "a", "--blocks", "3", "--progress", "json", "-o",
              os.path.join(tmp, "v.y4m")], timeout=60)
     check_result(r, 0)
     rows = [json.loads(line) for line in r.stderr.splitlines() if line.startswith("{")]
-    check(rows and all("block" in row and "frames" in row for row in rows), r.stderr)
+    keys = {"video", "videos", "block", "blocks", "frames", "fps", "text_ms", "dit_ms", "vae_ms",
+            "gateway_ms", "lead_s", "queue", "late"}
+    check(rows and all(set(row) == keys for row in rows), r.stderr)
     r = run(["generate", "-c", NANO, "--prompt", "a", "--blocks", "3", "--quiet", "-o",
              os.path.join(tmp, "v.y4m")], timeout=60)
     check(r.stderr == "", "--quiet says:", r.stderr)
 
 
 TESTS = [test_same_bits, test_other_bits, test_modes_differ_where_they_must, test_switch_rule,
-         test_mp4, test_y4m_shows_the_frames, test_several_videos, test_pipeline_stays,
+         test_mp4, test_y4m_shows_the_frames, test_several_videos, test_pipeline_stays, test_down_ends_a_job,
          test_progress]
