@@ -182,11 +182,25 @@ void sim_check_refusal(struct sim *s)
 /* --- contents: what is committed is what the replay has -----------------------------------------
  */
 
+/* A script decides by its blocks, whatever was encoded when: the newest record up to the block. */
+static void check_script(struct sim *s, int64_t block)
+{
+    const struct ledger *l = s->ledger;
+    const int64_t at = ledger_session_of(l, block);
+    int64_t i = (int64_t)l->gateway.n_scripts - 1;
+    if (at < 0 || l->sessions[at].is_live) return;
+    while (i >= 0 && (l->scripts[i].session != at || l->scripts[i].at_block > block)) i--;
+    const struct ledger_decision *d = &l->decisions[l->dit.n_decisions - 1];
+    if (i < 0 || d->script != i || d->block != l->scripts[i].at_block)
+        sim_fail(s, "block %lld does not go by the script", (long long)block);
+}
+
 static void check_contents(struct sim *s, const uint64_t now[COUNTERS])
 {
     const int64_t NB = s->conf.dit.block;
     for (uint64_t b = s->last[LATENTS]; b < now[LATENTS]; b++) {
         sim_oracle_block(s, (int64_t)b);
+        check_script(s, (int64_t)b);
         for (int64_t i = (int64_t)b * NB; i < (int64_t)(b + 1) * NB; i++)
             if (s->latents[i % s->conf.dit.ring_latents] != s->want_latent[i])
                 sim_fail(s, "latent %lld (block %lld) is not the replay's", (long long)i,

@@ -190,6 +190,7 @@ static void kill_stage(struct sim *s, enum ledger_writer w)
     if (!s->stage[w].is_alive) return;
     s->running = w;
     s->n_kills++;
+    s->n_kills_again += progress_of(s, w) == s->stage[w].n_units_death;
     die(s, w, true);
 }
 
@@ -213,7 +214,10 @@ static void cause_faults(struct sim *s, enum ledger_writer w)
             s->ghost_ns = s->now_ns + spread(s, 2 * s->stage[w].mean_ns);
         }
         kill_stage(s, w); /* between its last write and its next */
-        if (sim_pick(s, 4) == 0) kill_stage(s, other);
+        if (sim_pick(s, 4) == 0) {
+            s->n_kills_both += s->stage[other].is_alive;
+            kill_stage(s, other);
+        }
     }
     if (sim_pick(s, s->pause_1_in) == 0 && s->stage[other].is_alive) {
         s->n_pauses++;

@@ -201,7 +201,7 @@ struct sim {
     uint64_t want_latent[SIM_LATENTS_MAX], want_frame[SIM_FRAMES_MAX];
     uint64_t oracle_k[SIM_LAYERS][SIM_LATENTS_MAX], oracle_v[SIM_LAYERS][SIM_LATENTS_MAX];
     uint64_t oracle_history[2];
-    int64_t n_steps, n_kills, n_pauses, n_drops, n_units[WRITERS];
+    int64_t n_steps, n_kills, n_kills_again, n_kills_both, n_pauses, n_drops, n_units[WRITERS];
     enum ledger_writer running;
 
     jmp_buf failed;

@@ -46,6 +46,8 @@ static const char *try_seed(struct sim *s, uint64_t seed, enum sim_broken broken
 enum {
     STEPS,
     KILLS,
+    KILLS_AGAIN,
+    KILLS_BOTH,
     PAUSES,
     DROPS,
     JOBS,
@@ -63,6 +65,8 @@ enum {
 static const char *const tally_names[TALLIES] = {
     "steps",
     "kills",
+    "of them with nothing committed since the last",
+    "of them a second one at the same time",
     "pauses",
     "bells and mails lost",
     "jobs",
@@ -100,6 +104,8 @@ static void count(struct tally *t, const struct sim *s)
     const struct ledger *l = s->ledger;
     t->n[STEPS] += s->n_steps;
     t->n[KILLS] += s->n_kills;
+    t->n[KILLS_AGAIN] += s->n_kills_again;
+    t->n[KILLS_BOTH] += s->n_kills_both;
     t->n[PAUSES] += s->n_pauses;
     t->n[DROPS] += s->n_drops;
     t->n[JOBS] += (int64_t)l->gateway.job_done;
