@@ -22,7 +22,7 @@ struct checkpoint {
     struct ckpt_tensor *tensors;
     int32_t n, cap;
     int32_t *by_name; /* [n] indices, in the order of their names */
-    uint8_t *raw;     /* RAW_BYTES, for checkpoint_read */
+    void *raw;        /* RAW_BYTES, for checkpoint_read */
     crypto_hash_sha256_state hash;
 };
 
@@ -380,24 +380,18 @@ static float float_of_half(uint16_t h)
     return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-static void to_floats(enum ckpt_dtype t, const uint8_t *raw, float *out, int64_t n)
+/* raw is aligned for any number. */
+static void to_floats(enum ckpt_dtype t, const void *raw, float *out, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        double d;
-        uint16_t h;
-        switch (t) {
-        case CKPT_F64:
-            memcpy(&d, raw + 8 * i, 8);
-            out[i] = (float)d;
-            break;
-        case CKPT_F32:
-            memcpy(&out[i], raw + 4 * i, 4);
-            break;
-        default:
-            memcpy(&h, raw + 2 * i, 2);
-            out[i] = t == CKPT_F16 ? float_of_half(h) : float_of_bits((uint32_t)h << 16);
-        }
-    }
+    const double *d = raw;
+    const uint16_t *h = raw;
+    if (t == CKPT_F32) memcpy(out, raw, (size_t)n * sizeof *out);
+    else if (t == CKPT_F64)
+        for (int64_t i = 0; i < n; i++) out[i] = (float)d[i];
+    else if (t == CKPT_F16)
+        for (int64_t i = 0; i < n; i++) out[i] = float_of_half(h[i]);
+    else
+        for (int64_t i = 0; i < n; i++) out[i] = float_of_bits((uint32_t)h[i] << 16);
 }
 
 static uint16_t bf16_of(float x)

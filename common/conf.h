@@ -29,9 +29,19 @@ struct conf {
         int32_t ahead_ms; /* how much finished video a live session keeps before the viewer */
     } run;
     struct {
-        char weights[CONF_TEXT_MAX]; /* random:SEED */
-        int32_t latent_channels;     /* z */
-        int32_t latent_rows;         /* pixels / 8 */
+        char weights[CONF_TEXT_MAX]; /* random:SEED, of a model without a file */
+        char wan[CONF_TEXT_MAX];     /* downloaded folders; "" none */
+        char longlive[CONF_TEXT_MAX];
+        char text[CONF_TEXT_MAX]; /* checkpoints; "" none: see common/source.h */
+        char dit[CONF_TEXT_MAX];
+        char lora[CONF_TEXT_MAX];
+        char vae[CONF_TEXT_MAX];
+        int32_t lora_alpha;          /* 0: the LoRA's rank */
+        char text_id[CONF_TEXT_MAX]; /* what the files were when the run began */
+        char dit_id[CONF_TEXT_MAX];
+        char vae_id[CONF_TEXT_MAX];
+        int32_t latent_channels; /* z */
+        int32_t latent_rows;     /* pixels / 8 */
         int32_t latent_cols;
     } model;
     struct {

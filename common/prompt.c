@@ -111,9 +111,12 @@ void weights_identity(const struct conf *c, const char *stage, uint8_t id[32])
         const char *stage;
         const int32_t *dims;
         size_t n;
-    } of[] = {{"text", text, sizeof text / sizeof *text},
-              {"dit", dit, sizeof dit / sizeof *dit},
-              {"vae", vae, sizeof vae / sizeof *vae}};
+        const char *path, *id;
+    } of[] = {
+        {"text", text, sizeof text / sizeof *text, c->model.text, c->model.text_id},
+        {"dit", dit, sizeof dit / sizeof *dit, c->model.dit, c->model.dit_id},
+        {"vae", vae, sizeof vae / sizeof *vae, c->model.vae, c->model.vae_id},
+    };
     size_t at = 0;
     crypto_hash_sha256_state h;
     while (at < 3 && strcmp(of[at].stage, stage) != 0) at++;
@@ -121,7 +124,8 @@ void weights_identity(const struct conf *c, const char *stage, uint8_t id[32])
     crypto_hash_sha256_init(&h);
     add_text(&h, "longlived.weights.1");
     add_text(&h, stage);
-    add_text(&h, c->model.weights);
+    add_text(&h, of[at].path[0] ? "file" : c->model.weights);
+    add_text(&h, of[at].path[0] ? of[at].id : "");
     for (size_t i = 0; i < of[at].n; i++) add_u64(&h, (uint64_t)of[at].dims[i]);
     crypto_hash_sha256_final(&h, id);
 }

@@ -18,7 +18,8 @@ MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t 
 /* SHA-256 of tokenizer, text encoder (weights identity and shape) and cleaned text. */
 void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES]);
 
-/* Identity of the weights of one stage ("text", "dit", "vae"): SHA-256 of their source and shape.
+/* Identity of the weights of one stage ("text", "dit", "vae"): SHA-256 of their source (of a file
+ * its model.*_id, not its path) and shape.
  * Another identity means another content of region weights.X. */
 void weights_identity(const struct conf *c, const char *stage, uint8_t id[32]);
 

@@ -38,7 +38,7 @@ extern const char *const ledger_writer_names[WRITERS];
 
 /* What a stage is doing; for status and the supervisor. */
 enum ledger_phase {
-    PHASE_OPENING,
+    PHASE_OPENING, /* unit: per mille of its weights that are loaded */
     PHASE_IDLE,
     PHASE_ENCODE,
     PHASE_PROMPT, /* dit: text MLP and cross K/V of a prompt */

@@ -14,6 +14,7 @@
 #include "common/fault.h"
 #include "common/heap.h"
 #include "common/log.h"
+#include "common/source.h"
 
 static volatile sig_atomic_t got_term;
 
@@ -87,6 +88,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(fault_open(st->run_dir, name));
     TRY(fault(FAULT_STARTED));
     TRY(conf_load(&st->conf, path, NULL, 0));
+    TRY(source_resolve(&st->conf));
     TRY(keeper_connect(&st->keeper, st->run_dir, 10000));
     TRY(fault(FAULT_CONNECTED));
     TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));

@@ -6,31 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "common/rng.h"
+#include "common/source.h"
 #include "kernels/ops.h"
+#include "procs/weights_impl.h"
 
-enum { NAME_MAX_BYTES = 96, ALIGN_BYTES = 256, LAYOUT = 1 };
-
-struct room {
-    struct tensor *at;
-    size_t offset;
-};
-
-struct part {
-    const struct tensor *at;
-    int32_t first, n;
-    float mean, std;
-    char name[NAME_MAX_BYTES];
-};
-
-struct weights {
-    struct room *rooms;
-    struct part *parts;
-    int32_t n_rooms, n_parts;
-    size_t n_bytes;
-};
+enum { ALIGN_BYTES = 256, LAYOUT = 1 };
 
 err_t weights_open(struct weights **out)
 {
@@ -45,6 +29,7 @@ void weights_close(struct weights **w)
     if (!*w) return;
     free((*w)->rooms);
     free((*w)->parts);
+    free((*w)->spare);
     free(*w);
     *w = NULL;
 }
@@ -79,7 +64,24 @@ err_t weights_name(struct weights *w, const struct tensor *at, int32_t first, in
     va_start(ap, fmt);
     const int len = vsnprintf(p->name, sizeof p->name, fmt, ap);
     va_end(ap);
-    MUST(len > 0 && len < NAME_MAX_BYTES);
+    MUST(len > 0 && len < WEIGHTS_NAME_BYTES);
+    return OK;
+}
+
+void weights_as(struct weights *w, int32_t rank, const int32_t *shape)
+{
+    MUST(w->n_parts > 0 && rank <= TENSOR_RANK_MAX);
+    struct part *p = &w->parts[w->n_parts - 1];
+    p->file_rank = rank;
+    memcpy(p->file_shape, shape, (size_t)rank * sizeof *shape);
+}
+
+err_t weights_spare(struct weights *w, const char *prefix)
+{
+    const char **s = grown(w->spare, w->n_spare, sizeof *s);
+    if (!s) return FAIL(ERR_NOMEM, "weights");
+    w->spare = s;
+    w->spare[w->n_spare++] = prefix;
     return OK;
 }
 
@@ -121,6 +123,46 @@ out:
     return e;
 }
 
+/* Progress for status and the log. */
+struct report {
+    struct stage *st;
+    int64_t said_ns;
+};
+
+static void on_progress(void *self, uint64_t n_done, uint64_t n_all)
+{
+    struct report *r = self;
+    const uint64_t permille = n_all ? n_done / (n_all / 1000 + 1) : 0;
+    stage_beat(r->st, PHASE_OPENING, permille < 1000 ? permille : 1000);
+    if (now_ns() - r->said_ns < 2 * NS_PER_S) return;
+    r->said_ns = now_ns();
+    log_info("weights_load", "percent=%d", (int)(permille / 10));
+}
+
+static err_t fill(struct weights *w, struct stage *st, const char *name)
+{
+    err_t e = OK;
+    struct report report = {st, now_ns()};
+    struct checkpoint *c = NULL;
+    struct lora *lora = NULL;
+    const int64_t began_ns = now_ns();
+    const char *path = source_path(&st->conf, name);
+    log_info("weights_fill", "tensors=%d bytes=%zu from=%s", w->n_parts, w->n_bytes,
+             path[0] ? path : st->conf.model.weights);
+    if (path[0]) {
+        TRY(source_open(&st->conf, name, &c, &lora));
+        TRY(weights_load(w, st->dev, c, lora, on_progress, &report));
+    } else {
+        TRY(weights_fill(w, st->dev, st->conf.model.weights));
+    }
+    TRY(dev_sync(st->dev));
+    log_info("weights_filled", "took_ms=%d", (int)((now_ns() - began_ns) / NS_PER_MS));
+out:
+    lora_close(&lora);
+    checkpoint_close(&c);
+    return e;
+}
+
 err_t weights_map(struct weights *w, struct stage *st, const char *name, struct region *region)
 {
     err_t e = OK;
@@ -131,10 +173,8 @@ err_t weights_map(struct weights *w, struct stage *st, const char *name, struct 
     TRY(stage_region(st, st->dev, region_name, w->n_bytes, LAYOUT, id, region));
     weights_bind(w, region->data);
     if (region->state != REGION_SEALED) {
-        log_info("weights_fill", "tensors=%d bytes=%zu", w->n_parts, w->n_bytes);
         TRY(fault(FAULT_WEIGHTS_FILLING));
-        TRY(weights_fill(w, st->dev, st->conf.model.weights));
-        TRY(dev_sync(st->dev));
+        TRY(fill(w, st, name));
         TRY(fault(FAULT_WEIGHTS_FILLED));
         TRY(keeper_seal(st->keeper, region));
         TRY(fault(FAULT_WEIGHTS_SEALED));

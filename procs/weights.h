@@ -2,12 +2,15 @@
  *
  * A model declares its tensors under the names that they have in the public checkpoints (docs say
  * which). weights_map binds them to region weights.STAGE, which outlives the process, and fills it
- * when it is not sealed: `random:SEED` draws each tensor from the sequence (SEED, name), so that
- * the same seed gives the same bits on every device.
+ * when it is not sealed: from the stage's checkpoint, if the configuration names one, else by
+ * `random:SEED`, which draws each tensor from the sequence (SEED, name), so that the same seed
+ * gives the same bits on every device.
  */
 #ifndef PROCS_WEIGHTS_H
 #define PROCS_WEIGHTS_H
 
+#include "common/checkpoint.h"
+#include "common/lora.h"
 #include "common/tensor.h"
 #include "procs/stage.h"
 
@@ -25,6 +28,14 @@ MUST_USE err_t weights_name(struct weights *w, const struct tensor *at, int32_t 
                             float mean, float std, const char *fmt, ...)
     __attribute__((format(printf, 7, 8)));
 
+/* The tensor named last has this shape in a checkpoint, where it is not the rows' own. Dimensions
+ * of 1 never count. A room of rank 5 is a convolution, [O, kt, ky, kx, C], in a checkpoint [O, C,
+ * kt, ky, kx]: it needs no such call. */
+void weights_as(struct weights *w, int32_t rank, const int32_t *shape);
+/* A checkpoint may have tensors whose names begin so and that the model does not use. The prefix
+ * is a literal. */
+MUST_USE err_t weights_spare(struct weights *w, const char *prefix);
+
 size_t weights_bytes(const struct weights *w);
 int32_t weights_count(const struct weights *w);
 
@@ -32,6 +43,16 @@ int32_t weights_count(const struct weights *w);
 void weights_bind(struct weights *w, void *base);
 /* Fills every named row range from `source` ("random:SEED"). */
 MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source);
+
+/* Fills every named row range from a checkpoint, whose names are clean, with the LoRA (may be NULL)
+ * merged into it before it is rounded to the room's dtype. First every name, shape and dtype is
+ * compared: ERR_DATA, one sentence that lists what is missing, not expected or wrong. Streams: host
+ * memory is a few megabytes and one target's factors. report(self, bytes done, of all) may be
+ * NULL. */
+MUST_USE err_t weights_load(struct weights *w, struct dev *d, struct checkpoint *c,
+                            struct lora *lora,
+                            void (*report)(void *self, uint64_t n_done, uint64_t n_all),
+                            void *self);
 
 /* Region weights.NAME of this stage, bound, filled, sealed. */
 MUST_USE err_t weights_map(struct weights *w, struct stage *st, const char *name,

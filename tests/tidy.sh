@@ -59,7 +59,7 @@ owners() {
     owner 'cuda' 'common/dev_cuda.[ch]|kernels/cuda/.*'
     owner 'libav' 'procs/gateway/plugin/.*'
     owner 'jansson' 'common/job.c|common/safetensors.c|procs/supervisor/.*|common/json.c'
-    owner 'sodium' 'common/prompt.c|common/checkpoint.c|common/lora.c|procs/gateway/hashes.c|procs/text/store.c'
+    owner 'sodium' 'common/prompt.c|common/(checkpoint|lora|source).c|procs/gateway/hashes.c|procs/text/store.c'
     owner 'omp' 'kernels/cpu/.*'
 }
 verdict 'one owner a third-party header' "$(owners)"

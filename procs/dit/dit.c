@@ -121,11 +121,24 @@ out:
     return e;
 }
 
+/* A convolution of patches onto themselves, which is a linear layer of their values. */
+static err_t declare_patch(struct dit *m, struct weights *w)
+{
+    err_t e = OK;
+    const int32_t C = m->C, n_in = m->z * 4;
+    TRY(weights_room(w, &m->patch_w, 2, (int32_t[]){C, n_in}));
+    TRY(weights_name(w, &m->patch_w, 0, C, 0, 1.0f / sqrtf((float)n_in), "patch_embedding.weight"));
+    weights_as(w, 5, (int32_t[]){C, m->z, 1, 2, 2});
+    TRY(declare_vector(w, &m->patch_b, 1, C, 0, 0.05f, "patch_embedding.bias"));
+out:
+    return e;
+}
+
 static err_t declare(struct dit *m, struct weights *w)
 {
     err_t e = OK;
     const int32_t C = m->C;
-    TRY(declare_linear(w, &m->patch_w, &m->patch_b, C, m->z * 4, 1, "patch_embedding"));
+    TRY(declare_patch(m, w));
     TRY(declare_linear(w, &m->text0_w, &m->text0_b, C, m->text_dim, 1, "text_embedding.0"));
     TRY(declare_linear(w, &m->text2_w, &m->text2_b, C, C, 1, "text_embedding.2"));
     TRY(declare_linear(w, &m->time0_w, &m->time0_b, C, m->freq_dim, 1, "time_embedding.0"));

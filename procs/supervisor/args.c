@@ -53,15 +53,21 @@ static const struct option {
      "leaves the logs in RUN_DIR/log"},
     {"foreground", 0, FLAG, offsetof(struct args, foreground), ON(UP), NULL,
      "stays, and tells what happens"},
-    {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS), NULL, "one JSON object"},
+    {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS) | ON(INSPECT), NULL,
+     "one JSON object"},
+    {"lora", 0, TEXT, offsetof(struct args, lora), ON(CONVERT), "FILE", "merges this LoRA"},
+    {"lora-alpha", 0, NUMBER, offsetof(struct args, lora_alpha), ON(CONVERT), "N",
+     "its alpha, whose scale is alpha / rank; default its rank"},
     {"kill", 0, FLAG, offsetof(struct args, kill), ON(RESTART), NULL,
      "by SIGKILL, as a crash; else it finishes its work"},
     {"status-fd", 0, NUMBER, offsetof(struct args, status_fd), ON(UP), NULL, NULL},
 };
+enum { LORA_ALPHA_MAX = 65536 };
 enum { OPTIONS = sizeof options / sizeof *options };
 
 static const struct {
     const char *name, *word, *summary, *more;
+    bool has_two;
 } commands[COMMANDS] = {
     [CMD_UP] = {"up", NULL, "starts a pipeline in the background; returns when all serve",
                 "longlived up -c configs/tiny.ini --run /dev/shm/mine\n"},
@@ -85,6 +91,15 @@ static const struct {
                     "longlived prompt \"a blue cube\"\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
                     "longlived doctor -c configs/tiny.ini\n"},
+    [CMD_INSPECT] = {"inspect", "FILE", "tensors of a checkpoint: names, shapes, dtypes, bytes",
+                     "longlived inspect longlive_base.pt\n"
+                     "\nReads safetensors, torch.save files and folders of safetensors; runs"
+                     " nothing in them.\n"},
+    [CMD_CONVERT] = {"convert", "IN OUT.safetensors", "writes a checkpoint as safetensors",
+                     "longlived convert longlive_base.pt longlive.safetensors --lora lora.pt\n"
+                     "\nNames as a model has them: of a training dump the generator, without"
+                     " wrappers' prefixes.\n",
+                     true},
     [CMD_HELP] = {"help", "[COMMAND | config | faults]",
                   "explains a command, every key of the configuration, places of fault.point",
                   "longlived help config\n"},
@@ -225,7 +240,7 @@ static err_t parse_command(struct args *a, const char *name)
 err_t args_parse(struct args *a, int argc, char **argv)
 {
     err_t e = OK;
-    *a = (struct args){.cmd = CMD_HELP, .seed = -1, .status_fd = -1};
+    *a = (struct args){.cmd = CMD_HELP, .seed = -1, .lora_alpha = -1, .status_fd = -1};
     if (argc < 2) return FAIL(ERR_USAGE, "no command");
     if (strcmp(argv[1], "--version") == 0) {
         a->wants_version = true;
@@ -239,6 +254,8 @@ err_t args_parse(struct args *a, int argc, char **argv)
             is_words = true;
         } else if (!is_words && argv[i][0] == '-' && argv[i][1]) {
             TRY(parse_option(a, &i, argc, argv));
+        } else if (a->word && !a->word2 && commands[a->cmd].has_two) {
+            a->word2 = argv[i];
         } else if (a->word || !commands[a->cmd].word) {
             return FAIL(ERR_USAGE, "%s: what is \"%.60s\"? (longlived %s --help)",
                         commands[a->cmd].name, argv[i], commands[a->cmd].name);
@@ -271,8 +288,10 @@ err_t args_check(const struct args *a)
 {
     err_t e = OK;
     if (a->wants_help || a->cmd == CMD_HELP) return OK;
-    if (commands[a->cmd].word && !a->word)
+    if (commands[a->cmd].word && (!a->word || (commands[a->cmd].has_two && !a->word2)))
         return FAIL(ERR_USAGE, "%s: %s?", commands[a->cmd].name, commands[a->cmd].word);
+    if (a->lora_alpha >= 0 && (!a->lora || a->lora_alpha > LORA_ALPHA_MAX))
+        return FAIL(ERR_USAGE, "convert: --lora-alpha N: with --lora, at most %d", LORA_ALPHA_MAX);
     if (a->progress && strcmp(a->progress, "json") != 0)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
     if (a->cmd == CMD_GENERATE || a->cmd == CMD_SERVE) TRY(check_out(a));

@@ -17,6 +17,8 @@ enum command {
     CMD_SERVE,
     CMD_PROMPT,
     CMD_DOCTOR,
+    CMD_INSPECT,
+    CMD_CONVERT,
     CMD_HELP,
     COMMANDS
 };
@@ -26,13 +28,15 @@ enum { ARGS_SETS_MAX = 64, ARGS_BLOCKS_MAX = 1000000000 };
 struct args {
     enum command cmd;
     bool wants_help, wants_version;
-    const char *word; /* restart STAGE, prompt TEXT, help config; NULL: not given */
-    const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress;
+    const char *word;  /* restart STAGE, prompt TEXT, help config; NULL: not given */
+    const char *word2; /* convert IN OUT */
+    const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;
     int64_t n_blocks;   /* 0: not given */
     int64_t seed;       /* -1: not given */
     int64_t seconds_ms; /* 0: not given */
+    int64_t lora_alpha; /* -1: not given */
     int64_t status_fd;  /* -1; up in the background tells its parent through it */
     bool foreground, json, kill, quiet, keep_run;
 };

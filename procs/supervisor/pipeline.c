@@ -16,6 +16,7 @@
 #include "common/dev.h"
 #include "common/fault.h"
 #include "common/file.h"
+#include "common/source.h"
 #include "procs/supervisor/child.h"
 
 enum { DEVICE_TRY_MS = 20000 };
@@ -123,6 +124,7 @@ err_t pipeline_start(struct pipeline *p, const struct args *a, const struct conf
     p->dir = (struct rundir){.dir_fd = -1, .lock_fd = -1, .log_fd = -1};
     p->keeps_log = a->keep_run;
     snprintf(p->run, sizeof p->run, "%s", run);
+    TRY(source_resolve(&p->conf));
     TRY(rundir_open(&p->dir, run));
     TRY(write_conf(&p->dir, &p->conf));
     TRY(fault_make(p->dir.path, &p->conf));

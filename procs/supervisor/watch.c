@@ -51,9 +51,13 @@ void watch_look(struct watch *w, const struct ledger *l, int64_t at_ns, struct w
     out->fps = speed(w, out->frames, at_ns);
     out->queue = at_least_0(n_blocks * w->n_per_block - n_latents);
     out->n_late = ledger_read(&l->gateway.n_late);
-    for (enum ledger_writer i = 0; i < WRITERS; i++)
-        out->ms[i] =
-            (double)ledger_read(&ledger_head_of((struct ledger *)l, i)->unit_ns) / NS_PER_MS;
+    for (enum ledger_writer i = 0; i < WRITERS; i++) {
+        const struct ledger_head *h = ledger_head_of((struct ledger *)l, i);
+        out->ms[i] = (double)ledger_read(&h->unit_ns) / NS_PER_MS;
+        if (ledger_read(&h->phase) != PHASE_OPENING) continue;
+        const uint64_t permille = ledger_read(&h->unit);
+        out->loaded[i] = (int32_t)(permille < 1000 ? permille : 1000) / 10;
+    }
     if (n_sessions == 0 || n_sessions > LEDGER_SESSIONS_MAX) return;
 
     const struct ledger_session *s = &l->sessions[n_sessions - 1];
@@ -66,9 +70,22 @@ void watch_look(struct watch *w, const struct ledger *l, int64_t at_ns, struct w
     out->lead_s = (double)at_least_0(made - seen) / (w->fps > 0 ? w->fps : 1);
 }
 
+/* "loading text 40 %  dit 12 %"; false: nothing loads. */
+static bool loading_text(const struct watch_view *v, char *out, size_t cap)
+{
+    size_t n = (size_t)snprintf(out, cap, "loading");
+    const size_t n_word = n;
+    for (int i = 0; i < WRITERS; i++)
+        if (v->loaded[i] > 0 && n < cap)
+            n += (size_t)snprintf(out + n, cap - n, "  %s %d %%", ledger_writer_names[i],
+                                  v->loaded[i]);
+    return n > n_word;
+}
+
 void watch_text(const struct watch_view *v, char *out, size_t cap)
 {
     char video[64] = "", of[32] = "", late[48] = "";
+    if (loading_text(v, out, cap)) return;
     if (v->n_videos > 1)
         snprintf(video, sizeof video, "video %lld/%lld  ", (long long)v->video + 1,
                  (long long)v->n_videos);

@@ -35,6 +35,7 @@ struct watch_view {
     double lead_s;           /* finished video before the viewer, or the file */
     int64_t queue;           /* latents that wait for the vae */
     uint64_t n_late;
+    int32_t loaded[WRITERS]; /* percent of its weights; 0: none to be loaded, or done */
 };
 
 void watch_open(struct watch *w, enum watch_mode mode, const struct conf *c, int64_t frames_before,

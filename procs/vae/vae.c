@@ -151,6 +151,8 @@ static err_t declare(struct vae *v, struct weights *w)
 {
     err_t e = OK;
     const int32_t top = width_of(v, 0), last = width_of(v, STAGES - 1);
+    TRY(weights_spare(w, "encoder."));
+    TRY(weights_spare(w, "conv1."));
     TRY(declare_conv(w, &v->conv2, v->z, v->z, 1, 1, "conv2"));
     TRY(declare_conv(w, &v->conv1, top, v->z, 3, 3, "decoder.conv1"));
     add_history(v, &v->conv1, 0);

@@ -45,6 +45,12 @@ static void test_good_lines(void **state)
     check_ok(parse("restart dit --kill"));
     assert_true(a.kill);
     check_ok(parse("status --json"));
+    check_ok(parse("inspect x.pt --json"));
+    assert_string_equal(a.word, "x.pt");
+    check_ok(parse("convert in.pt --lora l.pt out.safetensors --lora-alpha 64"));
+    assert_string_equal(a.word, "in.pt");
+    assert_string_equal(a.word2, "out.safetensors");
+    assert_int_equal(a.lora_alpha, 64);
     check_ok(parse("generate --help")); /* nothing else is asked of it */
     assert_true(a.wants_help);
     check_ok(parse("--version"));
@@ -69,6 +75,12 @@ static void test_bad_lines(void **state)
         {"up -c", "-c needs a value"},
         {"up --foreground=yes", "takes no value"},
         {"restart", "restart: STAGE?"},
+        {"inspect", "inspect: FILE?"},
+        {"inspect a b", "what is \"b\""},
+        {"convert a", "convert: IN OUT.safetensors?"},
+        {"convert a b c", "what is \"c\""},
+        {"convert a b --lora-alpha 8", "with --lora"},
+        {"convert a b --lora c --lora-alpha 65537", "at most 65536"},
         {"restart dit vae", "what is \"vae\""},
         {"prompt", "prompt: TEXT?"},
         {"generate --prompt a", "-o OUT.mp4 or OUT.y4m?"},

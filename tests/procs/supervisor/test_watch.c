@@ -40,6 +40,21 @@ static void test_an_empty_ledger(void **state)
                               "lead 0.0 s  queue 0");
 }
 
+static void test_weights_that_load(void **state)
+{
+    (void)state;
+    ledger_publish(&l->text.head.unit, 437); /* per mille */
+    ledger_publish(&l->dit.head.unit, 1000);
+    watch_look(&w, l, NS_PER_S, &v);
+    watch_text(&v, text, sizeof text);
+    assert_string_equal(text, "loading  text 43 %  dit 100 %");
+    ledger_publish(&l->text.head.phase, PHASE_IDLE); /* units are prompts from here on */
+    ledger_publish(&l->dit.head.phase, PHASE_IDLE);
+    watch_look(&w, l, NS_PER_S, &v);
+    watch_text(&v, text, sizeof text);
+    assert_non_null(strstr(text, "block 0  frames 0"));
+}
+
 static void test_a_session_under_way(void **state)
 {
     (void)state;
@@ -148,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_an_empty_ledger, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_weights_that_load, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_session_under_way, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_later_session_counts_from_its_own_start, open_all,
                                         close_all),
