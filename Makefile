@@ -4,6 +4,7 @@
 #   make test       install what is missing, build, run the tests of at most 8 minutes
 #   make test-full  the long tier
 #   make bench      timings, as tables and build/bench.jsonl; BENCH="hop ops" runs only these
+#   make fuzz       libFuzzer on each target for 30 s; T=1800 FUZZ="pickle msg": longer, these only
 #   make docs       prints the tables in docs/ anew
 #   make            build only
 #   SAN=1           ASan and UBSan, objects apart from the plain ones
@@ -145,7 +146,7 @@ $(LIB)/longlived-mp4.so: procs/gateway/plugin/mp4.c $(B)/flags
 
 # Tests and benches: one program a file.
 TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c \
-              tests/bench/*.c tests/sim/test_*.c)
+              tests/bench/*.c tests/fuzz/test_*.c tests/sim/test_*.c)
 SIM := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
@@ -163,6 +164,36 @@ $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:
 
+# Fuzz targets. tests/fuzz/replay.c feeds them their corpus; libFuzzer needs clang, and sources that
+# it can watch: built apart.
+$(B)/tests/fuzz/test_%: $(B)/tests/fuzz/test_%.o $(B)/tests/fuzz/replay.o $(B)/tests/check.o \
+                        $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+
+F := build/fuzz
+FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -I. -Wall -Wextra -fno-omit-frame-pointer \
+              -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+FUZZ_SRC := $(wildcard tests/fuzz/test_*.c)
+FUZZ_LIB := $(patsubst %.c,$(F)/%.o,$(filter-out common/dev_cuda.c,$(wildcard common/*.c)) \
+              $(wildcard ipc/*.c procs/*/plan.c) \
+              procs/supervisor/script.c procs/supervisor/watch.c procs/gateway/pace.c \
+              procs/keeper/keeperd.c procs/keeper/vault.c)
+.PHONY: fuzz fuzz-build
+fuzz:
+	@bash tests/fuzz.sh $(or $(T),30) $(FUZZ)
+
+fuzz-build: $(patsubst tests/fuzz/test_%.c,$(F)/bin/fuzz-%,$(FUZZ_SRC))
+$(F)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo 'CLANG $<'
+	@clang $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+$(F)/libfuzz.a: $(FUZZ_LIB)
+	@rm -f $@; ar rcs $@ $^
+$(F)/bin/fuzz-%: $(F)/tests/fuzz/test_%.o $(F)/libfuzz.a
+	@mkdir -p $(@D)
+	@echo 'LD $@'
+	@clang -fsanitize=fuzzer,address,undefined $^ $(LIBS_IPC) $(LIBS_COMMON) -o $@
+
 bench: deps
 	@$(MAKE) --no-print-directory -j2 all benches
 	@bash bench/run.sh $(BENCH)
@@ -176,4 +207,4 @@ format:
 clean:
 	rm -rf build
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) $(F) -name '*.d' 2>/dev/null)

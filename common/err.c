@@ -2,11 +2,19 @@
 #include "common/err.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static char sentence[512] = "no error";
+
+/* One line, and nothing that a terminal would obey: what is quoted may be anybody's bytes. */
+static void keep_to_a_line(void)
+{
+    for (char *p = sentence; *p; p++)
+        if ((uint8_t)*p < ' ' || *p == 0x7F) *p = '?';
+}
 
 err_t err_set(err_t code, const char *file, int line, const char *fmt, ...)
 {
@@ -16,6 +24,7 @@ err_t err_set(err_t code, const char *file, int line, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(sentence, sizeof sentence, fmt, ap);
     va_end(ap);
+    keep_to_a_line();
     return code;
 }
 
@@ -27,6 +36,7 @@ err_t err_prefix(err_t code, const char *fmt, ...)
     va_start(ap, fmt);
     const int n = vsnprintf(sentence, sizeof sentence, fmt, ap);
     va_end(ap);
+    keep_to_a_line();
     if (n < 0 || (size_t)n >= sizeof sentence) return code;
     /* The result is looked at, so that the compiler takes the cut as meant. */
     if (snprintf(sentence + n, sizeof sentence - (size_t)n, ": %s", kept) < 0) sentence[n] = '\0';

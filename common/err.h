@@ -47,7 +47,7 @@ typedef enum {
         if (!(cond)) err_abort(#cond, __FILE__, __LINE__);                                         \
     } while (0)
 
-/* Keeps the sentence (cut at 511 bytes) and where it was written; returns code. */
+/* Keeps the sentence (cut at 511 bytes; control characters become ?); returns code. */
 err_t err_set(err_t code, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 

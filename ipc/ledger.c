@@ -120,6 +120,91 @@ int64_t ledger_session_of(const struct ledger *l, int64_t block)
     return -1;
 }
 
+/* --- bytes that anybody may have written ------------------------------------------------------ */
+
+/* 2^40 blocks are a thousand years. */
+static const int64_t BLOCKS_MAX = INT64_C(1) << 40, FRAMES_MAX = INT64_C(1) << 50;
+
+static bool is_position(int64_t v, int64_t most)
+{
+    return v >= 0 && v <= most;
+}
+
+/* The sessions follow each other; only the last may have no end yet. */
+static err_t check_sessions(const struct ledger *l, int64_t n)
+{
+    int64_t next = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct ledger_session *s = &l->sessions[i];
+        const uint64_t n_blocks = ledger_read(&s->n_blocks);
+        const bool is_open = n_blocks == 0, is_void = n_blocks == LEDGER_VOID;
+        if (s->first_block != next || !is_position(s->first_frame, FRAMES_MAX) ||
+            (is_open && i < n - 1) || (!is_void && n_blocks > (uint64_t)BLOCKS_MAX) ||
+            !is_position(s->video, FRAMES_MAX))
+            return FAIL(ERR_DATA, "ledger: session %lld is broken", (long long)i);
+        next += is_void ? 0 : (int64_t)n_blocks;
+        if (next > BLOCKS_MAX) return FAIL(ERR_DATA, "ledger: sessions without end");
+    }
+    return OK;
+}
+
+static err_t check_scripts(const struct ledger *l, int64_t n, int64_t n_sessions, uint64_t n_text)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const struct ledger_script *s = &l->scripts[i];
+        const bool is_prewarm = s->at_block == SCRIPT_PREWARM;
+        if (s->at_block < SCRIPT_PREWARM || s->at_block > BLOCKS_MAX || s->session >= n_sessions ||
+            (s->session < 0 && !is_prewarm) || s->n_text_bytes > PROMPT_BYTES_MAX ||
+            s->text_at > n_text || s->n_text_bytes > n_text - s->text_at)
+            return FAIL(ERR_DATA, "ledger: script record %lld is broken", (long long)i);
+    }
+    return OK;
+}
+
+static err_t check_decisions(const struct ledger *l, int64_t n, int64_t n_sessions,
+                             int64_t n_scripts)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const struct ledger_decision *d = &l->decisions[i];
+        if (!is_position(d->block, BLOCKS_MAX) || d->session < 0 || d->session >= n_sessions ||
+            d->script < 0 || d->script >= n_scripts || d->n_tokens < 0)
+            return FAIL(ERR_DATA, "ledger: decision %lld is broken", (long long)i);
+    }
+    return OK;
+}
+
+/* A count that follows from another is read before it: both grow while we look. */
+err_t ledger_check(const struct ledger *l)
+{
+    err_t e = OK;
+    const uint64_t n_latents = ledger_read(&l->vae.n_latents);
+    uint64_t K, L;
+    do { /* both of one moment */
+        K = ledger_read(&l->dit.n_clean_blocks);
+        L = ledger_read(&l->dit.n_latents_blocks);
+    } while (K != ledger_read(&l->dit.n_clean_blocks));
+    const uint64_t n_seen = ledger_read(&l->text.n_scripts_seen);
+    const uint64_t n_decisions = ledger_read(&l->dit.n_decisions);
+    const uint64_t n_scripts = ledger_read(&l->gateway.n_scripts);
+    const uint64_t n_sessions = ledger_read(&l->gateway.n_sessions);
+    const uint64_t n_text = ledger_read(&l->gateway.n_text_bytes);
+    if (n_decisions > LEDGER_DECISIONS_MAX || n_scripts > LEDGER_SCRIPTS_MAX ||
+        n_sessions > LEDGER_SESSIONS_MAX || n_text > LEDGER_TEXT_BYTES || n_seen > n_scripts)
+        return FAIL(ERR_DATA, "ledger: a count is larger than its array");
+    if (L > (uint64_t)BLOCKS_MAX || K > L || L - K > 1 || n_latents > (uint64_t)FRAMES_MAX ||
+        ledger_read(&l->gateway.want) > (uint64_t)FRAMES_MAX ||
+        ledger_read(&l->gateway.n_committed) > (uint64_t)FRAMES_MAX ||
+        ledger_read(&l->gateway.played) > (uint64_t)FRAMES_MAX)
+        return FAIL(ERR_DATA, "ledger: a position is out of bounds");
+    TRY(check_sessions(l, (int64_t)n_sessions));
+    TRY(check_scripts(l, (int64_t)n_scripts, (int64_t)n_sessions, n_text));
+    TRY(check_decisions(l, (int64_t)n_decisions, (int64_t)n_sessions, (int64_t)n_scripts));
+    if (L > 0 && ledger_session_of(l, (int64_t)L - 1) < 0)
+        e = FAIL(ERR_DATA, "ledger: blocks of no session");
+out:
+    return e;
+}
+
 int64_t ledger_due_script(const struct ledger *l, int64_t session, int64_t block, int64_t after,
                           bool (*is_ready)(void *self, const struct ledger_script *s), void *self,
                           bool *must_wait)

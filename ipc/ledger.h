@@ -181,6 +181,10 @@ struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w);
 /* Maps RUN_DIR/ledger read-only, without the keeper: for the command line and status.
  * ERR_NONE when there is none. */
 MUST_USE err_t ledger_map(const char *run_dir, const struct ledger **out);
+/* What any reader may rely on: counts and indices inside the arrays, texts inside theirs, sessions
+ * one after the other, positions small enough to count with. ERR_DATA says what is not so. Asked by
+ * each process when it maps the ledger; safe on any bytes. */
+MUST_USE err_t ledger_check(const struct ledger *l);
 void ledger_unmap(const struct ledger **l);
 
 /* --- arithmetic of positions: pure functions of committed records ----------------------------- */

@@ -102,6 +102,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
                       NULL, &st->ledger_region));
     st->ledger = st->ledger_region.data;
+    TRY(ledger_check(st->ledger));
     TRY(fault(FAULT_LEDGER));
     st->head = ledger_head_of(st->ledger, def->writer);
     ledger_publish(&st->head->incarnation, st->incarnation);

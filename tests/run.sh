@@ -63,6 +63,7 @@ done
 script e2e python3 tests/e2e/run.py "$tier"
 if [ "$tier" = full ] && [ "$san" = 0 ]; then
     script sanitizers bash tests/sanitize.sh
+    script fuzz bash tests/fuzz.sh 30
 fi
 
 for s in "${failures[@]:-}"; do [ -n "$s" ] && echo "failed: $s"; done

@@ -26,7 +26,7 @@ static void add_stage(json_t *o, const struct ledger *l, enum ledger_writer w)
     set(o, "unit", ledger_read(&h->unit));
     set(o, "n_units", n_units);
     json_object_set_new(o, "beat_age_ms",
-                        json_real(beat_ns ? (double)(now_ns() - beat_ns) / NS_PER_MS : -1));
+                        json_real(beat_ns ? ((double)now_ns() - (double)beat_ns) / NS_PER_MS : -1));
     json_object_set_new(o, "unit_ms", json_real((double)ledger_read(&h->unit_ns) / NS_PER_MS));
     json_object_set_new(
         o, "unit_ms_mean",

@@ -150,6 +150,7 @@ err_t pipeline_attach(struct pipeline *p, const char *run, const char *bin_dir)
     snprintf(path, sizeof path, "%s/config.ini", run);
     TRY(conf_load(&p->conf, path, NULL, 0));
     TRY(ledger_map(run, &p->ledger));
+    TRY(ledger_check(p->ledger));
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);

@@ -40,12 +40,18 @@ static int64_t at_least_0(int64_t n)
     return n > 0 ? n : 0;
 }
 
+/* Anybody may have written a ledger: positions stay small enough to count with. */
+static int64_t bounded(uint64_t position)
+{
+    return position < UINT64_C(1) << 50 ? (int64_t)position : INT64_C(1) << 50;
+}
+
 void watch_look(struct watch *w, const struct ledger *l, int64_t at_ns, struct watch_view *out)
 {
-    const int64_t n_sessions = (int64_t)ledger_read(&l->gateway.n_sessions);
-    const int64_t n_committed = (int64_t)ledger_read(&l->gateway.n_committed);
-    const int64_t n_latents = (int64_t)ledger_read(&l->vae.n_latents);
-    const int64_t n_blocks = (int64_t)ledger_read(&l->dit.n_latents_blocks);
+    const int64_t n_sessions = bounded(ledger_read(&l->gateway.n_sessions));
+    const int64_t n_committed = bounded(ledger_read(&l->gateway.n_committed));
+    const int64_t n_latents = bounded(ledger_read(&l->vae.n_latents));
+    const int64_t n_blocks = bounded(ledger_read(&l->dit.n_latents_blocks));
     *out = (struct watch_view){.n_videos = w->n_videos};
     out->frames = at_least_0(n_committed - w->frames_before);
     out->fps = speed(w, out->frames, at_ns);
@@ -61,12 +67,13 @@ void watch_look(struct watch *w, const struct ledger *l, int64_t at_ns, struct w
     if (n_sessions == 0 || n_sessions > LEDGER_SESSIONS_MAX) return;
 
     const struct ledger_session *s = &l->sessions[n_sessions - 1];
-    out->video = s->video;
-    out->block = at_least_0(n_blocks - s->first_block);
-    out->n_blocks = (int64_t)ledger_read(&s->n_blocks);
-    const int64_t made = ledger_frames_of(n_latents - s->first_block * w->n_per_block);
-    const int64_t seen = s->is_live ? (int64_t)ledger_read(&l->gateway.played)
-                                    : at_least_0(n_committed - s->first_frame);
+    const int64_t first_block = bounded((uint64_t)s->first_block);
+    out->video = bounded((uint64_t)s->video);
+    out->block = at_least_0(n_blocks - first_block);
+    out->n_blocks = bounded(ledger_read(&s->n_blocks));
+    const int64_t made = ledger_frames_of(n_latents - first_block * w->n_per_block);
+    const int64_t seen = s->is_live ? bounded(ledger_read(&l->gateway.played))
+                                    : at_least_0(n_committed - bounded((uint64_t)s->first_frame));
     out->lead_s = (double)at_least_0(made - seen) / (w->fps > 0 ? w->fps : 1);
 }
 

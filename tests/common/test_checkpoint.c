@@ -166,7 +166,7 @@ static void test_what_is_refused(void **state)
 static void test_rounds_as_torch_does(void **state)
 {
     (void)state;
-    enum { N = 4000 };
+    enum { N = 4500 };
     static float x[N], back[N];
     static uint16_t want[N], got[N];
     struct checkpoint *c = NULL;

@@ -15,6 +15,16 @@ static void test_set_keeps_the_sentence(void **state)
     assert_string_equal(err_text(), "line 7 of a.ini");
 }
 
+/* Whatever bytes are quoted: one line, and nothing that a terminal obeys. */
+static void test_a_sentence_is_one_line(void **state)
+{
+    (void)state;
+    (void)FAIL(ERR_DATA, "key %s", "a\nb\x1b[2J\x7f\xc3\xa9");
+    assert_string_equal(err_text(), "key a?b?[2J?\xc3\xa9");
+    (void)err_prefix(ERR_DATA, "%s", "x\ny");
+    assert_string_equal(err_text(), "x?y: key a?b?[2J?\xc3\xa9");
+}
+
 static void test_prefix(void **state)
 {
     (void)state;
@@ -102,6 +112,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_set_keeps_the_sentence),
+        cmocka_unit_test(test_a_sentence_is_one_line),
         cmocka_unit_test(test_prefix),
         cmocka_unit_test(test_long_sentences_are_cut),
         cmocka_unit_test(test_try_leaves_by_out),

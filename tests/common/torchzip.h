@@ -15,7 +15,7 @@ struct torchzip {
 
 static inline void torchzip_number(uint8_t *to, size_t *n, uint64_t v, int n_bytes)
 {
-    for (int i = 0; i < n_bytes; i++) to[(*n)++] = (uint8_t)(v >> 8 * i);
+    for (int i = 0; i < n_bytes; i++) to[(*n)++] = (uint8_t)(i < 8 ? v >> 8 * i : 0);
 }
 
 /* A stored entry; torch pads its local extra field so that the bytes begin at a multiple of 64. */

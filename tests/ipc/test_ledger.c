@@ -259,6 +259,80 @@ static void test_map(void **state)
     ledger_unmap(NULL);
 }
 
+/* --- bytes that anybody may have written ------------------------------------------------------ */
+
+/* Two sessions, the second without an end, a prewarmed prompt and one of each session. */
+static void fill_sound(void)
+{
+    memset(ledger, 0, sizeof *ledger);
+    ledger->sessions[0] = (struct ledger_session){.n_blocks = 5};
+    ledger->sessions[1] = (struct ledger_session){.first_block = 5, .first_frame = 57};
+    ledger->scripts[0] =
+        (struct ledger_script){.session = -1, .at_block = SCRIPT_PREWARM, .n_text_bytes = 10};
+    ledger->scripts[1] = (struct ledger_script){.text_at = 10, .n_text_bytes = 6};
+    ledger->scripts[2] = (struct ledger_script){.session = 1, .at_block = SCRIPT_ASAP};
+    ledger->decisions[0] = (struct ledger_decision){.script = 1};
+    ledger->decisions[1] = (struct ledger_decision){.block = 5, .session = 1, .script = 2};
+    ledger_publish(&ledger->gateway.n_sessions, 2);
+    ledger_publish(&ledger->gateway.n_scripts, 3);
+    ledger_publish(&ledger->gateway.n_text_bytes, 16);
+    ledger_publish(&ledger->dit.n_decisions, 2);
+    ledger_publish(&ledger->dit.n_latents_blocks, 7);
+    ledger_publish(&ledger->dit.n_clean_blocks, 6);
+    ledger_publish(&ledger->vae.n_latents, 20);
+    ledger_publish(&ledger->text.n_scripts_seen, 3);
+}
+
+static void test_check(void **state)
+{
+    (void)state;
+    struct ledger *const l = ledger;
+    const struct {
+        void *at; /* of 8 bytes, which become `value` */
+        uint64_t value;
+        const char *words;
+    } cases[] = {
+        {&l->gateway.n_sessions, LEDGER_SESSIONS_MAX + 1, "a count"},
+        {&l->gateway.n_scripts, UINT64_MAX, "a count"},
+        {&l->gateway.n_text_bytes, LEDGER_TEXT_BYTES + 1, "a count"},
+        {&l->dit.n_decisions, LEDGER_DECISIONS_MAX + 1, "a count"},
+        {&l->text.n_scripts_seen, 4, "a count"},
+        {&l->dit.n_latents_blocks, 8, "a position"}, /* two ahead of the clean ones */
+        {&l->dit.n_clean_blocks, 8, "a position"},
+        {&l->vae.n_latents, UINT64_MAX, "a position"},
+        {&l->gateway.want, UINT64_C(1) << 60, "a position"},
+        {&l->gateway.n_committed, UINT64_C(1) << 60, "a position"},
+        {&l->sessions[0].first_block, 1, "session 0"},
+        {&l->sessions[0].n_blocks, 0, "session 0"}, /* no end, and another follows */
+        {&l->sessions[1].first_block, 4, "session 1"},
+        {&l->sessions[1].n_blocks, UINT64_MAX - 1, "session 1"},
+        {&l->sessions[1].n_blocks, 1, "no session"}, /* block 6 is made */
+        {&l->sessions[1].first_frame, UINT64_MAX, "session 1"},
+        {&l->scripts[1].session, 2, "script record 1"},
+        {&l->scripts[1].session, UINT64_MAX, "script record 1"},
+        {&l->scripts[1].at_block, UINT64_MAX - 2, "script record 1"},
+        {&l->scripts[1].text_at, 11 | UINT64_C(6) << 32, "script record 1"},
+        {&l->scripts[1].text_at, UINT32_MAX | UINT64_C(6) << 32, "script record 1"},
+        {&l->scripts[1].text_at, UINT64_C(20000) << 32, "script record 1"},
+        {&l->decisions[1].block, UINT64_MAX, "decision 1"},
+        {&l->decisions[1].session, 2, "decision 1"},
+        {&l->decisions[1].script, 3, "decision 1"},
+        {&l->decisions[1].n_tokens, UINT32_MAX, "decision 1"},
+    };
+    want_ok(ledger_check(l)); /* empty */
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fill_sound();
+        want_ok(ledger_check(l));
+        memcpy(cases[i].at, &cases[i].value, 8);
+        want_fails(ledger_check(l), ERR_DATA, cases[i].words);
+    }
+    fill_sound(); /* a session that ended without a block */
+    ledger_publish(&l->sessions[1].n_blocks, LEDGER_VOID);
+    ledger_publish(&l->dit.n_latents_blocks, 5);
+    ledger_publish(&l->dit.n_clean_blocks, 5);
+    want_ok(ledger_check(l));
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_ledger, close_ledger)
 
 int main(void)
@@ -271,6 +345,7 @@ int main(void)
         TEST(test_due_rules),
         TEST(test_due_against_brute_force),
         TEST(test_names_and_heads),
+        TEST(test_check),
         cmocka_unit_test_setup_teardown(test_map, scratch_open, scratch_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

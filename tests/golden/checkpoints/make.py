@@ -82,13 +82,16 @@ def flat():
 
 
 def rounding():
+    """Bit patterns from all of f32; ties of bf16 and of f16; numbers about f16's range."""
     torch.manual_seed(1)
     bits = torch.randint(-(2**31), 2**31 - 1, (2000,), dtype=torch.int64).to(torch.int32)
+    bits[:500] = (bits[:500] & ~0xFFFF) | 0x8000
     x = torch.tensor(bits.numpy().view("float32"))
     x = torch.where(torch.isnan(x), torch.zeros_like(x), x)
-    near = torch.randn(2000) * torch.exp2(torch.randint(-28, 17, (2000,)).float()) \
-        if hasattr(torch, "exp2") else torch.randn(2000)
-    x = torch.cat([x, near])
+    near = torch.randn(2000) * torch.exp2(torch.randint(-28, 17, (2000,)).float())
+    ties = torch.tensor((torch.tensor(near[:500].numpy().view("int32")) & ~0x1FFF | 0x1000)
+                        .numpy().view("float32"))
+    x = torch.cat([x, near, ties])
     return {"x": x, "bf16": x.to(torch.bfloat16), "f16": x.to(torch.float16)}
 
 
