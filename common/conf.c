@@ -23,6 +23,7 @@ enum { PRESETS_MAX = 32, PRESET_NAME_MAX = 40, TEXT_MAX = CONF_TEXT_MAX - 1 };
 #define BOOL(s, k, fb, help) FIELD(struct conf, s, k, FIELD_BOOL, 0, 1, fb, help)
 
 static const char *const rope_names[] = {"absolute", "relative"};
+static const char *const parity_names[] = {"reference", "clean"};
 
 /* clang-format off */
 static const struct field fields[] = {
@@ -36,6 +37,8 @@ static const struct field fields[] = {
 
     TEXT(model, weights, 1, TEXT_MAX, "random:0",
          "weights of a model without a file: random:SEED, drawn"),
+    FIELD_NAMED(struct conf, model, parity, parity_names, "reference",
+                "rounding: to bf16 where LongLive rounds, or nowhere; on the CPU"),
     TEXT(model, wan, 0, TEXT_MAX, "",
          "downloaded folder of Wan2.1-T2V-1.3B: text, vae and dit that are not named below"),
     TEXT(model, longlive, 0, TEXT_MAX, "",

@@ -18,6 +18,7 @@
 
 enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
+enum conf_parity { PARITY_REFERENCE, PARITY_CLEAN };
 
 struct conf {
     struct {
@@ -30,6 +31,7 @@ struct conf {
     } run;
     struct {
         char weights[CONF_TEXT_MAX]; /* random:SEED, of a model without a file */
+        int32_t parity;              /* enum conf_parity: where results are rounded */
         char wan[CONF_TEXT_MAX];     /* downloaded folders; "" none */
         char longlive[CONF_TEXT_MAX];
         char text[CONF_TEXT_MAX]; /* checkpoints; "" none: see common/source.h */

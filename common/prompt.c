@@ -126,6 +126,7 @@ void weights_identity(const struct conf *c, const char *stage, uint8_t id[32])
     add_text(&h, stage);
     add_text(&h, of[at].path[0] ? "file" : c->model.weights);
     add_text(&h, of[at].path[0] ? of[at].id : "");
+    add_u64(&h, (uint64_t)c->model.parity);
     for (size_t i = 0; i < of[at].n; i++) add_u64(&h, (uint64_t)of[at].dims[i]);
     crypto_hash_sha256_final(&h, id);
 }

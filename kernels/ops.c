@@ -52,6 +52,12 @@ void ops_close(struct dev *d)
     *at = NULL;
 }
 
+void ops_set_bf16(struct dev *d, bool is_on)
+{
+    MUST(find(d));
+    if (backend[dev_kind(d)]->set_bf16) backend[dev_kind(d)]->set_bf16(d, is_on);
+}
+
 uint64_t ops_count(void)
 {
     return n_ops;
@@ -188,6 +194,14 @@ static err_t need(const struct sig *g, bool holds, const char *what)
 
 #define SIG(name) struct sig g = {.op = (name)}
 #define FORWARD(op, ...) (e != OK ? e : backend[dev_kind(d)]->op(d, __VA_ARGS__))
+
+err_t ops_keep(struct dev *d, struct tensor x)
+{
+    SIG("keep");
+    const err_t e = CHECK("x=*", x);
+    if (e != OK || !backend[dev_kind(d)]->keep) return e;
+    return backend[dev_kind(d)]->keep(d, x);
+}
 
 /* --- linear, norms, elementwise --------------------------------------------------------------- */
 

@@ -18,6 +18,8 @@
 #ifndef KERNELS_OPS_H
 #define KERNELS_OPS_H
 
+#include <stdbool.h>
+
 #include "common/dev.h"
 #include "common/err.h"
 #include "common/rng.h"
@@ -32,46 +34,60 @@ extern "C" {
 MUST_USE err_t ops_open(struct dev *d);
 void ops_close(struct dev *d);
 
+/* --- rounding --------------------------------------------------------------------------------
+ * A device of f32 tensors can repeat a model that ran in bf16: with bf16 on, what an op makes, and
+ * what it makes on the way, is rounded to bf16 wherever PyTorch's bf16 modules round (to nearest,
+ * ties to even). "keep" below stands for that rounding, and for nothing while bf16 is off, as it is
+ * after ops_open. A device whose tensors are bf16 rounds by their type and ignores this. */
+void ops_set_bf16(struct dev *d, bool is_on);
+/* x = keep(x), for what no op made: weights, noise, constants. */
+MUST_USE err_t ops_keep(struct dev *d, struct tensor x);
+
 /* Ops run on this process's devices since start; the proof that a cache hit ran none. */
 uint64_t ops_count(void);
 
 /* --- linear ----------------------------------------------------------------------------------
- * y[s,o] = sum_i x[s,i] * w[o,i] + b[o]
+ * y[s,o] = keep(sum_i x[s,i] * w[o,i] + b[o])
  *   y [S, O] out;  x [S, I];  w [O, I];  b [O] or absent
  * Floor: 2*S*I*O FLOP. */
 MUST_USE err_t ops_linear(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                           struct tensor b);
 
-/* y = gelu_tanh(x w^T + b), the first half of a DiT feed-forward. Shapes as ops_linear.
+/* y = keep(gelu_tanh(keep(x w^T + b))), the first half of a DiT feed-forward. Shapes as ops_linear.
  * gelu_tanh(z) = 0.5 z (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3))): Hendrycks & Gimpel 2016. */
 MUST_USE err_t ops_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                                struct tensor b);
 
-/* y[s,:] += gate[:] * (x w^T + b)[s,:]; gate [O] or absent (then 1): a residual branch's end. */
+/* y[s,:] = keep(y[s,:] + keep(gate[:] * keep(x w^T + b)[s,:])); gate [O] or absent (then 1): a
+ * residual branch's end. */
 MUST_USE err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                               struct tensor b, struct tensor gate);
 
 /* --- norms ------------------------------------------------------------------------------------
- * y[s,:] = x[s,:] / sqrt(mean(x[s,:]^2) + eps) * w        eps > 0; y may be x
+ * y[s,:] = keep(keep(x[s,:] / sqrt(mean(x[s,:]^2) + eps)) * w)        eps > 0; y may be x
  * Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4. */
 MUST_USE err_t ops_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                             float eps);
 
-/* y[s,:] = (x[s,:] - mean) / sqrt(var + eps) * w + b, biased variance; w, b [C]; y may be x. */
+/* y[s,:] = keep((x[s,:] - mean) / sqrt(var + eps) * w + b), biased variance; w, b [C]; y may be
+ * x. */
 MUST_USE err_t ops_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                               struct tensor b, float eps);
 
-/* y[s,:] = layer_norm(x[s,:]) without weights * (1 + scale) + shift; scale, shift [C]; y may be x.
+/* y[s,:] = layer_norm(x[s,:]) without weights * (1 + scale) + shift, kept after each of its four
+ * operations; scale, shift [C]; y may be x.
  * adaLN: Peebles & Xie 2022, arXiv:2212.09748, section 3.2. */
 MUST_USE err_t ops_norm_modulate(struct dev *d, struct tensor y, struct tensor x,
                                  struct tensor scale, struct tensor shift, float eps);
 
 /* y[r,:] = silu?(x[r,:] / max(|x[r,:]|, 1e-12) * sqrt(C) * g), |.| the Euclidean norm over C:
- * the VAE's RMS_norm, with the SiLU that follows it when with_silu. x, y [..., C]; y may be x. */
+ * the VAE's RMS_norm, with the SiLU that follows it when with_silu; kept after each operation, the
+ * norm too. x, y [..., C]; y may be x. */
 MUST_USE err_t ops_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g,
                            int with_silu);
 
-/* --- elementwise ------------------------------------------------------------------------------ */
+/* --- elementwise ------------------------------------------------------------------------------
+ * The result is kept; of gelu_mul, every operation of the formula as it is written above. */
 MUST_USE err_t ops_silu(struct dev *d, struct tensor y, struct tensor x); /* y may be x */
 MUST_USE err_t ops_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b);
 /* y = a * gelu_tanh(g): the T5 feed-forward's gate. y may be a. */
@@ -86,7 +102,8 @@ MUST_USE err_t ops_embed(struct dev *d, struct tensor y, struct tensor table, st
  *   n_keys i32 [1] or absent: how many of the M keys take part (1..M; absent: all)
  *   last_bias f32 [1] or absent: added to the logit of the last key that takes part. It lets one
  *     key stand for c equal ones: bias ln(c).
- * No mask. Vaswani et al. 2017, eq. 1. Floor: 4*S*M*N*D FLOP. */
+ * No mask. Kept: the exponentials before they weigh the values, but not in their sum; the result.
+ * Vaswani et al. 2017, eq. 1. Floor: 4*S*M*N*D FLOP. */
 MUST_USE err_t ops_attention(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
                              struct tensor v, struct tensor n_keys, struct tensor last_bias,
                              float scale);
@@ -96,6 +113,7 @@ MUST_USE err_t ops_attention(struct dev *d, struct tensor o, struct tensor q, st
  * logit = q.k + table[bucket(j - i), n]; with half = B/2, exact = half/2, d = |j - i|:
  *   bucket = (j > i ? half : 0) + (d < exact ? d
  *            : min(half - 1, exact + trunc(ln(d / exact) / ln(128 / exact) * (half - exact))))
+ * Kept: q.k, its sum with the bias, the softmax, the result.
  * Raffel et al. 2020, section 2.1; max distance 128. For B = 32 the thresholds are
  * 8 12 16 23 32 46 64 91. */
 MUST_USE err_t ops_attention_t5(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
@@ -113,7 +131,7 @@ MUST_USE err_t ops_attention_t5(struct dev *d, struct tensor o, struct tensor q,
  *   v_ring [M, N, D]     out, the same rows: v
  *   k_sink [P, N, D] or absent   out: rms_norm(k), not rotated, for slots < P/(Y*X)
  * A head's D/2 pairs (2j, 2j+1) are split t, y, x = pt, ps, ps (pt + 2*ps == D/2); a pair (a, b)
- * becomes (a cos - b sin, a sin + b cos). Token order: frame, then row, then column.
+ * becomes (a cos - b sin, a sin + b cos), kept. Token order: frame, then row, then column.
  * Su et al. 2021, arXiv:2104.09864. */
 MUST_USE err_t ops_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring,
                                   struct tensor v_ring, struct tensor k_sink, struct tensor qkv,
@@ -135,10 +153,10 @@ MUST_USE err_t ops_patchify(struct dev *d, struct tensor y, struct tensor x);
 /* The head's inverse; its columns are ordered (q, r, c), c fastest. */
 MUST_USE err_t ops_unpatchify(struct dev *d, struct tensor y, struct tensor x);
 
-/* x0 = x - sigma * flow, computed in f64, rounded once. Same shapes; x0 may be x. */
+/* x0 = keep(x - sigma * flow), computed in f64, rounded once to f32. Same shapes; x0 may be x. */
 MUST_USE err_t ops_flow_to_x0(struct dev *d, struct tensor x0, struct tensor x, struct tensor flow,
                               float sigma);
-/* y = (1 - sigma) * x0 + sigma * eps: products rounded, then one sum, no fma. y may be x0. */
+/* y = keep((1 - sigma) * x0 + sigma * eps): products in f32, then one sum, no fma. y may be x0. */
 MUST_USE err_t ops_renoise(struct dev *d, struct tensor y, struct tensor x0, struct tensor eps,
                            float sigma);
 
@@ -147,12 +165,13 @@ MUST_USE err_t ops_renoise(struct dev *d, struct tensor y, struct tensor x0, str
 MUST_USE err_t ops_randn(struct dev *d, struct tensor y, struct tensor key, float mean, float std);
 
 /* --- VAE -------------------------------------------------------------------------------------
- * y[y,x,c] = latent[c,y,x] / inv_std[c] + mean[c]; y [Y, X, C]; latent [C, Y, X] of one frame. */
+ * y[y,x,c] = keep(keep(latent[c,y,x] / inv_std[c]) + mean[c]); y [Y, X, C]; latent [C, Y, X] of one
+ * frame. */
 MUST_USE err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent,
                           struct tensor inv_std, struct tensor mean);
 
 /* Causal convolution in time, zero padding in space.
- *   y    [T, Y, X, O]   = conv(x) + b (+ residual)
+ *   y    [T, Y, X, O]   = keep(keep(conv(x) + b) (+ residual))
  *   x    [T, Y, X, C]
  *   past [kt-1, Y, X, C]  the input frames before x; oldest first
  *   w    [O, kt, k, k, C]   kt 1 or 3, k 1 or 3; tap kt-1 is the current frame
@@ -161,7 +180,8 @@ MUST_USE err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent,
 MUST_USE err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                           struct tensor w, struct tensor b, struct tensor residual);
 
-/* Nearest-neighbour doubling of rows and columns, then a 3 x 3 convolution with zero padding 1.
+/* Nearest-neighbour doubling of rows and columns, then a 3 x 3 convolution with zero padding 1,
+ * kept.
  *   y [T, 2Y, 2X, O];  x [T, Y, X, C];  w [O, 1, 3, 3, C];  b [O] */
 MUST_USE err_t ops_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                                  struct tensor b);

@@ -11,6 +11,9 @@
 struct ops {
     err_t (*open)(struct dev *d);
     void (*close)(struct dev *d);
+    /* Both NULL in a backend that rounds by its tensors' types. */
+    void (*set_bf16)(struct dev *d, bool is_on);
+    err_t (*keep)(struct dev *d, struct tensor x);
     err_t (*linear)(struct dev *, struct tensor y, struct tensor x, struct tensor w,
                     struct tensor b);
     err_t (*linear_gelu)(struct dev *, struct tensor y, struct tensor x, struct tensor w,

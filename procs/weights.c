@@ -118,6 +118,7 @@ err_t weights_fill(struct weights *w, struct dev *d, const char *source)
                       p->mean, p->std));
         TRY(dev_sync(d)); /* key_mem is written again */
     }
+    for (int32_t i = 0; i < w->n_rooms; i++) TRY(ops_keep(d, *w->rooms[i].at));
 out:
     dev_free(d, &key_mem);
     return e;

@@ -41,7 +41,7 @@ int32_t weights_count(const struct weights *w);
 
 /* Binds the tensors to memory of weights_bytes bytes. */
 void weights_bind(struct weights *w, void *base);
-/* Fills every named row range from `source` ("random:SEED"). */
+/* Fills every named row range from `source` ("random:SEED"), kept as ops_set_bf16 says. */
 MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source);
 
 /* Fills every named row range from a checkpoint, whose names are clean, with the LoRA (may be NULL)

@@ -104,7 +104,7 @@ static inline const int32_t *golden_ints(const struct golden *g, const char *nam
 enum { GOLDEN_THREADS = 1 };
 
 struct golden_box {
-    struct conf c;
+    struct conf c; /* model.parity says how the device rounds */
     struct dev *d;
     struct weights *w;
     void *weights;
@@ -119,12 +119,14 @@ static inline void golden_box_open(struct golden_box *b, const char *config,
     assert_ok(conf_load(&b->c, path, sets, n_sets));
     assert_ok(dev_open(&b->d, "cpu", GOLDEN_THREADS));
     assert_ok(ops_open(b->d));
+    ops_set_bf16(b->d, b->c.model.parity == PARITY_REFERENCE);
     assert_ok(weights_open(&b->w));
 }
 
 /* random:5, and where g is given a look whether the reference had the same bits. */
 static inline void golden_box_fill(struct golden_box *b, const struct golden *g)
 {
+    const bool rounds = b->c.model.parity == PARITY_REFERENCE;
     const size_t n = weights_bytes(b->w);
     uint64_t sum = 0, want;
     int64_t two;
@@ -132,7 +134,7 @@ static inline void golden_box_fill(struct golden_box *b, const struct golden *g)
     assert_ok(dev_zero(b->d, b->weights, n));
     weights_bind(b->w, b->weights);
     assert_ok(weights_fill(b->w, b->d, "random:5"));
-    if (!g) return;
+    if (!g || rounds) return;
     uint32_t *words = malloc(n);
     assert_non_null(words);
     assert_ok(dev_download(b->d, words, b->weights, n));
@@ -170,5 +172,42 @@ static inline void golden_close_to(double *worst, const float *got, const double
     if (!(far <= *worst)) *worst = far;
     check_close(got, want, n, tol);
 }
+
+/* --- one case in both parities ---------------------------------------------------------------- */
+
+/* How far results lie from the exact ones: in clean parity at most 1e-5, in reference parity at
+ * most 1.2 times as far as the reference's own bf16. */
+struct golden_far {
+    bool is_clean;
+    const float *error; /* the reference's, of the next result */
+    double worst;       /* distance, or its ratio to the reference's */
+};
+
+static inline struct golden_far golden_far_of(const struct golden *g, const struct golden_box *b,
+                                              int64_t n_errors)
+{
+    return (struct golden_far){.is_clean = b->c.model.parity == PARITY_CLEAN,
+                               .error = golden_floats(g, "error", n_errors)};
+}
+
+static inline void golden_check(struct golden_far *f, const float *got, const double *want,
+                                int64_t n)
+{
+    const double far = golden_distance(got, want, n);
+    const double measure = f->is_clean ? far : far / (double)*f->error;
+    f->error++;
+    if (!(measure <= f->worst)) f->worst = measure;
+    if (!(measure <= (f->is_clean ? 1e-5 : 1.2)))
+        fail_msg("relative error %.3g, %.3g of the reference's", far, far / (double)f->error[-1]);
+}
+
+static inline void golden_tell(const struct golden_far *f, const char *what)
+{
+    if (f->is_clean) print_message("%s: relative error %.2g\n", what, f->worst);
+    else print_message("%s: %.3f of the error of the reference's bf16\n", what, f->worst);
+}
+
+#define GOLDEN_CLEAN "model.parity=clean"
+#define GOLDEN_REFERENCE "model.parity=reference"
 
 #endif

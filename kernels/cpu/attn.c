@@ -15,17 +15,27 @@ struct attn {
     int32_t n_keys; /* of them take part */
     float scale;
     float last_bias;
+    bool is_bf16;
     const float *table;               /* T5: [B, N]; else NULL */
     uint8_t bucket[DISTANCE_MAX + 1]; /* T5: of a distance, without the half for j > i */
     int32_t n_buckets;
 };
 
 /* e^(logit - largest) in place of the logits; returns their sum. */
-static float softmax_row(float *s, int32_t n)
+static float exp_row(float *s, int32_t n)
 {
     const float top = cpu_largest(s, n);
     for (int32_t j = 0; j < n; j++) s[j] = cpu_exp(s[j] - top);
     return cpu_sum(s, n);
+}
+
+/* What weighs the values in bf16, and what the result is then to be divided by: fused attention
+ * rounds the exponentials and divides last, T5's own module rounds what is already divided. */
+static float keep_row(const struct attn *a, float *s, int32_t n, float sum)
+{
+    const float by = a->table ? sum : 1.0f;
+    for (int32_t j = 0; j < n; j++) s[j] = cpu_bf16(s[j] / by);
+    return sum / by;
 }
 
 /* bias[j - i + S - 1] for one head. */
@@ -58,14 +68,17 @@ static void attend(const struct attn *a, int32_t head, int32_t s, int32_t m, flo
         float *const row = slot + (int64_t)i * n;
         const float *const b = bias + (n_s - 1 - (s + i));
         if (a->table)
-            for (int32_t j = 0; j < n; j++) row[j] += b[j];
+            for (int32_t j = 0; j < n; j++)
+                row[j] = keep(keep(row[j], a->is_bf16) + b[j], a->is_bf16);
         row[n - 1] += a->last_bias;
-        sum[i] = softmax_row(row, n);
+        sum[i] = exp_row(row, n);
+        if (a->is_bf16) sum[i] = keep_row(a, row, n, sum[i]);
     }
     cpu_mul_nn(o, stride, (struct cpu_mat){slot, n}, v, m, n_d, n);
     for (int32_t i = 0; i < m; i++) {
         const float k1 = 1.0f / sum[i];
-        for (int32_t c = 0; c < n_d; c++) o[i * stride + c] *= k1;
+        for (int32_t c = 0; c < n_d; c++)
+            o[i * stride + c] = keep(o[i * stride + c] * k1, a->is_bf16);
     }
 }
 
@@ -101,6 +114,7 @@ err_t cpu_attention(struct dev *d, struct tensor o, struct tensor q, struct tens
         .n_keys = n,
         .scale = scale,
         .last_bias = last_bias.data ? *(const float *)last_bias.data : 0.0f,
+        .is_bf16 = cpu_is_bf16(d),
     };
     return attention(d, &a);
 }
@@ -115,6 +129,7 @@ err_t cpu_attention_t5(struct dev *d, struct tensor o, struct tensor q, struct t
         .v = v,
         .n_keys = k.shape[0],
         .scale = 1.0f,
+        .is_bf16 = cpu_is_bf16(d),
         .table = table.data,
         .n_buckets = table.shape[0],
     };

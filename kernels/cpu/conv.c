@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/math.h"
 
 /* Few pixels still make several chunks, so that every thread has one. */
 enum { CHUNK_PIXELS = 256, CHUNK_PIXELS_MIN = 32, CHUNKS_WANTED = 8 };
@@ -12,6 +13,7 @@ struct conv {
     int64_t n_t, n_y, n_x; /* of the output */
     int32_t n_c, n_o, n_kt, n_k;
     int32_t shift; /* 1: an input row and column stand for two of the output */
+    bool is_bf16;
 };
 
 /* The k taps of input row yy around output column xx. */
@@ -48,11 +50,13 @@ static void patch_of(const struct conv *c, float *patch, int64_t p)
     }
 }
 
-/* Output pixels [p, p + m). What is added comes first: y may be the residual. */
+/* Output pixels [p, p + m). What is added comes first, as y may be the residual; rounding adds it
+ * last, and the slot then holds the convolution behind the patches. */
 static void conv_chunk(const struct conv *c, int64_t p, int32_t m, float *slot)
 {
     const int32_t n_taps = c->n_kt * c->n_k * c->n_k, n_in = n_taps * c->n_c;
-    float *const y = c->y + p * c->n_o;
+    const bool is_apart = c->is_bf16 && c->residual;
+    float *const y = is_apart ? slot + (int64_t)m * n_in : c->y + p * c->n_o;
     const float *patches = c->x + p * c->n_c;
     if (n_taps > 1) {
         for (int32_t i = 0; i < m; i++) patch_of(c, slot + (int64_t)i * n_in, p + i);
@@ -61,12 +65,18 @@ static void conv_chunk(const struct conv *c, int64_t p, int32_t m, float *slot)
     for (int64_t i = 0; i < m; i++) {
         float *const row = y + i * c->n_o;
         const float *const add = c->residual ? c->residual + (p + i) * c->n_o : NULL;
-        if (add)
+        if (add && !is_apart)
             for (int32_t o = 0; o < c->n_o; o++) row[o] = add[o] + c->b[o];
         else memcpy(row, c->b, (size_t)c->n_o * sizeof *row);
     }
     cpu_mul_nt(y, c->n_o, (struct cpu_mat){patches, n_in}, (struct cpu_mat){c->w, n_in}, m, c->n_o,
                n_in, 1.0f, 1.0f);
+    if (c->is_bf16) cpu_keep_rows(y, c->n_o, m, c->n_o);
+    if (!is_apart) return;
+    for (int64_t i = 0; i < (int64_t)m * c->n_o; i++) {
+        const int64_t at = p * c->n_o + i;
+        c->y[at] = cpu_bf16(y[i] + c->residual[at]);
+    }
 }
 
 static err_t convolve(struct dev *d, const struct conv *c)
@@ -74,7 +84,7 @@ static err_t convolve(struct dev *d, const struct conv *c)
     const int64_t n = c->n_t * c->n_y * c->n_x;
     const int64_t n_in = (int64_t)c->n_kt * c->n_k * c->n_k * c->n_c;
     const int64_t wanted = cpu_max(CHUNK_PIXELS_MIN, (n + CHUNKS_WANTED - 1) / CHUNKS_WANTED);
-    const int64_t fit = CPU_SLOT_FLOATS / n_in;
+    const int64_t fit = CPU_SLOT_FLOATS / (n_in + (c->is_bf16 && c->residual ? c->n_o : 0));
     if (fit < 1)
         return FAIL(ERR_SHAPE, "convolution: scratch has no room for a patch of %lld",
                     (long long)n_in);
@@ -104,6 +114,7 @@ err_t cpu_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor 
         .n_o = y.shape[3],
         .n_kt = w.shape[1],
         .n_k = w.shape[2],
+        .is_bf16 = cpu_is_bf16(d),
     };
     return convolve(d, &c);
 }
@@ -124,6 +135,7 @@ err_t cpu_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct 
         .n_kt = 1,
         .n_k = 3,
         .shift = 1,
+        .is_bf16 = cpu_is_bf16(d),
     };
     return convolve(d, &c);
 }

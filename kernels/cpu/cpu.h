@@ -20,6 +20,9 @@ void cpu_blas_open(void);
 float *cpu_scratch(const struct dev *d);
 float *cpu_slot(float *scratch);
 
+/* Whether results are rounded to bf16: the `is_bf16` of keep (math.h). */
+bool cpu_is_bf16(const struct dev *d);
+
 /* n in equal chunks of at most max: the size of all but the last. */
 static inline int32_t cpu_chunk(int64_t n, int64_t max)
 {
@@ -50,7 +53,11 @@ void cpu_mul_nt(float *c, int64_t c_stride, struct cpu_mat a, struct cpu_mat b, 
 void cpu_mul_nn(float *c, int64_t c_stride, struct cpu_mat a, struct cpu_mat b, int32_t m,
                 int32_t n, int32_t k);
 
+/* y [m, n] rounded to bf16. */
+void cpu_keep_rows(float *y, int64_t stride, int32_t m, int32_t n);
+
 /* The ops, as in ops.h. */
+err_t cpu_keep_all(struct dev *d, struct tensor x);
 err_t cpu_linear(struct dev *d, struct tensor y, struct tensor x, struct tensor w, struct tensor b);
 err_t cpu_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                       struct tensor b);

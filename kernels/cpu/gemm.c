@@ -45,21 +45,28 @@ static void fill_rows(float *y, int64_t stride, int32_t m, int32_t n, const floa
     }
 }
 
-static void gelu_rows(float *y, int64_t stride, int32_t m, int32_t n)
+void cpu_keep_rows(float *y, int64_t stride, int32_t m, int32_t n)
 {
     for (int32_t i = 0; i < m; i++, y += stride)
-        for (int32_t j = 0; j < n; j++) y[j] = cpu_gelu1(y[j]);
+        for (int32_t j = 0; j < n; j++) y[j] = cpu_bf16(y[j]);
+}
+
+static void gelu_rows(float *y, int64_t stride, int32_t m, int32_t n, bool is_bf16)
+{
+    for (int32_t i = 0; i < m; i++, y += stride)
+        for (int32_t j = 0; j < n; j++) y[j] = keep(cpu_gelu1(y[j]), is_bf16);
 }
 
 /* y += gate * part, or y += part. */
 static void add_rows(float *y, int64_t stride, int32_t m, int32_t n, const float *part,
-                     const float *gate)
+                     const float *gate, bool is_bf16)
 {
     for (int32_t i = 0; i < m; i++, y += stride, part += n) {
         if (gate)
-            for (int32_t j = 0; j < n; j++) y[j] += gate[j] * part[j];
+            for (int32_t j = 0; j < n; j++)
+                y[j] = keep(y[j] + keep(gate[j] * part[j], is_bf16), is_bf16);
         else
-            for (int32_t j = 0; j < n; j++) y[j] += part[j];
+            for (int32_t j = 0; j < n; j++) y[j] = keep(y[j] + part[j], is_bf16);
     }
 }
 
@@ -70,6 +77,7 @@ static err_t linear(struct dev *d, struct tensor yt, struct tensor xt, struct te
     const int32_t rows = cpu_chunk(n_s, TILE_ROWS), cols = cpu_chunk(n_o, TILE_COLS);
     const float *x = xt.data, *w = wt.data;
     float *const y = yt.data, *const scratch = cpu_scratch(d);
+    const bool is_bf16 = cpu_is_bf16(d);
 
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(dev_threads(d))
     for (int32_t s = 0; s < n_s; s += rows) {
@@ -82,8 +90,9 @@ static err_t linear(struct dev *d, struct tensor yt, struct tensor xt, struct te
             fill_rows(part, stride, m, n, b ? b + o : NULL);
             cpu_mul_nt(part, stride, (struct cpu_mat){x + (int64_t)s * n_i, n_i},
                        (struct cpu_mat){w + (int64_t)o * n_i, n_i}, m, n, n_i, 1.0f, 1.0f);
-            if (ending == GELU) gelu_rows(part, stride, m, n);
-            if (ending == GATED_ADD) add_rows(at, n_o, m, n, part, gate ? gate + o : NULL);
+            if (is_bf16) cpu_keep_rows(part, stride, m, n);
+            if (ending == GELU) gelu_rows(part, stride, m, n, is_bf16);
+            if (ending == GATED_ADD) add_rows(at, n_o, m, n, part, gate ? gate + o : NULL, is_bf16);
         }
     }
     return OK;

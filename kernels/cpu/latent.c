@@ -1,5 +1,6 @@
 /* latent.c - what happens to latents between the transformer's steps, and their noise. */
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/math.h"
 
 /* Elements of one task: a multiple of 4, as one Philox block makes four normals. */
 enum { CHUNK = 4096 };
@@ -44,8 +45,10 @@ err_t cpu_flow_to_x0(struct dev *d, struct tensor x0t, struct tensor xt, struct 
     const float *const x = xt.data, *const flow = flowt.data;
     float *const x0 = x0t.data;
     const double k = (double)sigma;
+    const bool is_bf16 = cpu_is_bf16(d);
 #pragma omp parallel for simd schedule(static) num_threads(dev_threads(d))
-    for (int64_t i = 0; i < n; i++) x0[i] = (float)((double)x[i] - k * (double)flow[i]);
+    for (int64_t i = 0; i < n; i++)
+        x0[i] = keep((float)((double)x[i] - k * (double)flow[i]), is_bf16);
     return OK;
 }
 
@@ -55,9 +58,10 @@ err_t cpu_renoise(struct dev *d, struct tensor yt, struct tensor x0t, struct ten
     const int64_t n = tensor_count(yt);
     const float *const x0 = x0t.data, *const eps = epst.data;
     float *const y = yt.data;
-    const float keep = 1.0f - sigma;
+    const float rest = 1.0f - sigma;
+    const bool is_bf16 = cpu_is_bf16(d);
 #pragma omp parallel for simd schedule(static) num_threads(dev_threads(d))
-    for (int64_t i = 0; i < n; i++) y[i] = keep * x0[i] + sigma * eps[i];
+    for (int64_t i = 0; i < n; i++) y[i] = keep(rest * x0[i] + sigma * eps[i], is_bf16);
     return OK;
 }
 
@@ -86,8 +90,10 @@ err_t cpu_denorm(struct dev *d, struct tensor yt, struct tensor latent, struct t
     const int64_t n_p = (int64_t)yt.shape[0] * yt.shape[1], n_c = yt.shape[2];
     const float *const x = latent.data, *const k = inv_std.data, *const m = mean.data;
     float *const y = yt.data;
+    const bool is_bf16 = cpu_is_bf16(d);
 #pragma omp parallel for schedule(static) num_threads(dev_threads(d))
     for (int64_t p = 0; p < n_p; p++)
-        for (int64_t c = 0; c < n_c; c++) y[p * n_c + c] = x[c * n_p + p] / k[c] + m[c];
+        for (int64_t c = 0; c < n_c; c++)
+            y[p * n_c + c] = keep(keep(x[c * n_p + p] / k[c], is_bf16) + m[c], is_bf16);
     return OK;
 }

@@ -5,6 +5,7 @@
 #ifndef KERNELS_CPU_MATH_H
 #define KERNELS_CPU_MATH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -28,6 +29,20 @@ static inline float cpu_select(int is, float a, float b)
 {
     const uint32_t mask = 0u - (uint32_t)is;
     return cpu_of_bits((cpu_bits(a) & mask) | (cpu_bits(b) & ~mask));
+}
+
+/* x rounded to what bf16 holds, to nearest, ties to even; NaN stays. */
+static inline float cpu_bf16(float x)
+{
+    const uint32_t bits = cpu_bits(x);
+    const float y = cpu_of_bits((bits + 0x7FFFu + (bits >> 16 & 1u)) & 0xFFFF0000u);
+    return cpu_select(x == x, y, x);
+}
+
+/* What ops.h calls keep. is_bf16 does not change within a loop, which is then made twice. */
+static inline float keep(float x, bool is_bf16)
+{
+    return is_bf16 ? cpu_bf16(x) : x;
 }
 
 /* e^x, relative error < 2e-7; below -87.33, where floats end, 0; above 88.72, infinity; NaN stays.

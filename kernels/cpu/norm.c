@@ -12,20 +12,21 @@ err_t cpu_rms_norm(struct dev *d, struct tensor yt, struct tensor xt, struct ten
 {
     const int64_t n_s = xt.shape[0], n_c = xt.shape[1];
     const float *const w = wt.data;
+    const bool is_bf16 = cpu_is_bf16(d);
 #pragma omp parallel for schedule(static) num_threads(dev_threads(d))
     for (int64_t s = 0; s < n_s; s++) {
         const float *const x = (const float *)xt.data + s * n_c;
         float *const y = (float *)yt.data + s * n_c;
         const float k = 1.0f / sqrtf(cpu_sum_sq(x, n_c, 0.0f) / (float)n_c + eps);
 #pragma omp simd
-        for (int64_t c = 0; c < n_c; c++) y[c] = x[c] * k * w[c];
+        for (int64_t c = 0; c < n_c; c++) y[c] = keep(keep(x[c] * k, is_bf16) * w[c], is_bf16);
     }
     return OK;
 }
 
-/* y = (x - mean) / sqrt(var + eps) * (base + w) + b */
+/* y = (x - mean) / sqrt(var + eps) * (base + w) + b; is_bf16: kept after each operation. */
 static err_t layer_norm(struct dev *d, struct tensor yt, struct tensor xt, struct tensor wt,
-                        struct tensor bt, float base, float eps)
+                        struct tensor bt, float base, float eps, bool is_bf16)
 {
     const int64_t n_s = xt.shape[0], n_c = xt.shape[1];
     const float *const w = wt.data, *const b = bt.data;
@@ -36,7 +37,10 @@ static err_t layer_norm(struct dev *d, struct tensor yt, struct tensor xt, struc
         const float mean = cpu_sum(x, n_c) / (float)n_c;
         const float k = 1.0f / sqrtf(cpu_sum_sq(x, n_c, mean) / (float)n_c + eps);
 #pragma omp simd
-        for (int64_t c = 0; c < n_c; c++) y[c] = (x[c] - mean) * k * (base + w[c]) + b[c];
+        for (int64_t c = 0; c < n_c; c++) {
+            const float scale = keep(base + w[c], is_bf16);
+            y[c] = keep(keep(keep((x[c] - mean) * k, is_bf16) * scale, is_bf16) + b[c], is_bf16);
+        }
     }
     return OK;
 }
@@ -44,13 +48,14 @@ static err_t layer_norm(struct dev *d, struct tensor yt, struct tensor xt, struc
 err_t cpu_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                      struct tensor b, float eps)
 {
-    return layer_norm(d, y, x, w, b, 0.0f, eps);
+    const err_t e = layer_norm(d, y, x, w, b, 0.0f, eps, false);
+    return e != OK ? e : cpu_keep_all(d, y);
 }
 
 err_t cpu_norm_modulate(struct dev *d, struct tensor y, struct tensor x, struct tensor scale,
                         struct tensor shift, float eps)
 {
-    return layer_norm(d, y, x, scale, shift, 1.0f, eps);
+    return layer_norm(d, y, x, scale, shift, 1.0f, eps, cpu_is_bf16(d));
 }
 
 err_t cpu_l2_norm(struct dev *d, struct tensor yt, struct tensor xt, struct tensor gt,
@@ -59,12 +64,20 @@ err_t cpu_l2_norm(struct dev *d, struct tensor yt, struct tensor xt, struct tens
     const int64_t n_c = gt.shape[0], n_r = tensor_count(xt) / n_c;
     const float *const g = gt.data;
     const float root = sqrtf((float)n_c);
+    const bool is_bf16 = cpu_is_bf16(d);
 #pragma omp parallel for schedule(static) num_threads(dev_threads(d))
     for (int64_t r = 0; r < n_r; r++) {
         const float *const x = (const float *)xt.data + r * n_c;
         float *const y = (float *)yt.data + r * n_c;
-        const float k = root / fmaxf(sqrtf(cpu_sum_sq(x, n_c, 0.0f)), 1e-12f);
-        if (with_silu) {
+        const float norm = fmaxf(keep(sqrtf(cpu_sum_sq(x, n_c, 0.0f)), is_bf16), 1e-12f);
+        const float k = root / norm;
+        if (is_bf16) {
+#pragma omp simd
+            for (int64_t c = 0; c < n_c; c++) {
+                const float v = cpu_bf16(cpu_bf16(cpu_bf16(x[c] / norm) * root) * g[c]);
+                y[c] = with_silu ? cpu_bf16(cpu_silu1(v)) : v;
+            }
+        } else if (with_silu) {
 #pragma omp simd
             for (int64_t c = 0; c < n_c; c++) y[c] = cpu_silu1(x[c] * k * g[c]);
         } else {

@@ -39,21 +39,21 @@ static void token_rot(const struct grid *g, int64_t token, float *rot)
 }
 
 /* y = rotated x, all heads of one token; y may be x. */
-static void rotate(const struct grid *g, float *y, const float *x, const float *rot)
+static void rotate(const struct grid *g, float *y, const float *x, const float *rot, bool is_bf16)
 {
     for (int32_t head = 0; head < g->n_heads; head++, x += g->n_d, y += g->n_d) {
         for (int32_t j = 0; j < g->n_d; j += 2) {
             const float a = x[j], b = x[j + 1], c = rot[j], s = rot[j + 1];
-            y[j] = a * c - b * s;
-            y[j + 1] = a * s + b * c;
+            y[j] = keep(a * c - b * s, is_bf16);
+            y[j + 1] = keep(a * s + b * c, is_bf16);
         }
     }
 }
 
-static void rms_row(float *y, const float *x, const float *w, int64_t n_c, float eps)
+static void rms_row(float *y, const float *x, const float *w, int64_t n_c, float eps, bool is_bf16)
 {
     const float k = 1.0f / sqrtf(cpu_sum_sq(x, n_c, 0.0f) / (float)n_c + eps);
-    for (int64_t c = 0; c < n_c; c++) y[c] = x[c] * k * w[c];
+    for (int64_t c = 0; c < n_c; c++) y[c] = keep(keep(x[c] * k, is_bf16) * w[c], is_bf16);
 }
 
 err_t cpu_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring, struct tensor v_ring,
@@ -66,6 +66,7 @@ err_t cpu_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring, s
     const int64_t n_slots = k_ring.shape[0] / n_frame, n_sink = k_sink.shape[0] / n_frame;
     const int32_t *const slot = slots.data;
     float *const scratch = cpu_scratch(d);
+    const bool is_bf16 = cpu_is_bf16(d);
     for (int32_t f = 0; f < slots.shape[0]; f++)
         if (slot[f] < 0 || slot[f] >= n_slots)
             return FAIL(ERR_SHAPE, "qkv_rope_cache: slot %d of frame %d is not in 0 to %d", slot[f],
@@ -79,10 +80,10 @@ err_t cpu_qkv_rope_cache(struct dev *d, struct tensor q, struct tensor k_ring, s
         const int64_t at = slot[s / n_frame] * n_frame + s % n_frame;
         float *const normed = cpu_slot(scratch), *const rot = normed + n_c;
         token_rot(&g, s, rot);
-        rms_row(normed, in, wq.data, n_c, eps);
-        rotate(&g, (float *)q.data + s * n_c, normed, rot);
-        rms_row(normed, in + n_c, wk.data, n_c, eps);
-        rotate(&g, (float *)k_ring.data + at * n_c, normed, rot);
+        rms_row(normed, in, wq.data, n_c, eps, is_bf16);
+        rotate(&g, (float *)q.data + s * n_c, normed, rot, is_bf16);
+        rms_row(normed, in + n_c, wk.data, n_c, eps, is_bf16);
+        rotate(&g, (float *)k_ring.data + at * n_c, normed, rot, is_bf16);
         memcpy((float *)v_ring.data + at * n_c, in + 2 * n_c, (size_t)n_c * sizeof(float));
         if (slot[s / n_frame] < n_sink)
             memcpy((float *)k_sink.data + at * n_c, normed, (size_t)n_c * sizeof(float));
@@ -96,6 +97,7 @@ err_t cpu_rope_sink(struct dev *d, struct tensor k_ring, struct tensor k_sink, s
     const struct grid g = grid_of(rot_t, rot_yx, k_ring, n_rows, n_cols);
     const int64_t n_s = k_sink.shape[0], n_c = (int64_t)g.n_heads * g.n_d;
     float *const scratch = cpu_scratch(d);
+    const bool is_bf16 = cpu_is_bf16(d);
     if (g.n_d > CPU_SLOT_FLOATS)
         return FAIL(ERR_SHAPE, "rope_sink: scratch has no room for a head of %d", g.n_d);
 
@@ -103,7 +105,8 @@ err_t cpu_rope_sink(struct dev *d, struct tensor k_ring, struct tensor k_sink, s
     for (int64_t s = 0; s < n_s; s++) {
         float *const rot = cpu_slot(scratch);
         token_rot(&g, s, rot);
-        rotate(&g, (float *)k_ring.data + s * n_c, (const float *)k_sink.data + s * n_c, rot);
+        rotate(&g, (float *)k_ring.data + s * n_c, (const float *)k_sink.data + s * n_c, rot,
+               is_bf16);
     }
     return OK;
 }

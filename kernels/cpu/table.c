@@ -8,6 +8,7 @@ enum { DEVS_MAX = 8 };
 static struct arena {
     const struct dev *d;
     void *base;
+    bool is_bf16;
 } arenas[DEVS_MAX];
 
 static struct arena *find(const struct dev *d)
@@ -24,6 +25,7 @@ static err_t cpu_open(struct dev *d)
     if (!a) return FAIL(ERR_LIMIT, "cpu: more than %d devices are open", DEVS_MAX);
     TRY(dev_alloc(d, (size_t)dev_threads(d) * CPU_SLOT_FLOATS * sizeof(float), &a->base));
     a->d = d;
+    a->is_bf16 = false;
     cpu_blas_open();
 out:
     return e;
@@ -35,6 +37,20 @@ static void cpu_close(struct dev *d)
     MUST(a);
     dev_free(d, &a->base);
     a->d = NULL;
+}
+
+static void cpu_set_bf16(struct dev *d, bool is_on)
+{
+    struct arena *a = find(d);
+    MUST(a);
+    a->is_bf16 = is_on;
+}
+
+bool cpu_is_bf16(const struct dev *d)
+{
+    const struct arena *a = find(d);
+    MUST(a);
+    return a->is_bf16;
 }
 
 float *cpu_scratch(const struct dev *d)
@@ -52,6 +68,8 @@ float *cpu_slot(float *scratch)
 const struct ops ops_cpu = {
     .open = cpu_open,
     .close = cpu_close,
+    .set_bf16 = cpu_set_bf16,
+    .keep = cpu_keep_all,
     .linear = cpu_linear,
     .linear_gelu = cpu_linear_gelu,
     .linear_add = cpu_linear_add,

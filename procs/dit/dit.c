@@ -278,15 +278,11 @@ static err_t prepare_timestep(struct dit *m, int32_t step)
 {
     err_t e = OK;
     struct dev *d = m->d;
-    const int32_t half = m->freq_dim / 2;
     float s[4096];
     MUST(m->freq_dim <= 4096);
-    for (int32_t k = 0; k < half; k++) {
-        const double angle = (double)m->sched.t[step] * pow(10000.0, -(double)k / half);
-        s[k] = (float)cos(angle);
-        s[half + k] = (float)sin(angle);
-    }
+    sched_sinusoid(&m->sched, step, m->freq_dim, s);
     TRY(dev_upload(d, m->time_s.data, s, (size_t)m->freq_dim * sizeof *s));
+    TRY(ops_keep(d, m->time_s));
     TRY(ops_linear(d, m->time_h, m->time_s, m->time0_w, m->time0_b));
     TRY(ops_silu(d, m->time_h, m->time_h));
     TRY(ops_linear(d, m->time_e, m->time_h, m->time2_w, m->time2_b));

@@ -126,6 +126,7 @@ static err_t dit_stage_open(struct stage *st, void **self)
     p->prompt_in_force = -1;
     p->phase = PHASE_OPENING;
     TRY(ops_open(st->dev));
+    ops_set_bf16(st->dev, st->conf.model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(dit_open(&p->model, st->dev, &st->conf, p->weights));
     TRY(open_memory(p));
@@ -281,6 +282,7 @@ static err_t draw(struct dit_stage *p, struct tensor to, int64_t seed, int64_t b
     const uint64_t key[2] = {(uint64_t)seed, noise_stream(block, step)};
     TRY(dev_upload(p->st->dev, p->key.data, key, sizeof key));
     TRY(ops_randn(p->st->dev, to, p->key, 0, 1));
+    TRY(ops_keep(p->st->dev, to));
     TRY(dev_sync(p->st->dev)); /* the key is written again */
 out:
     return e;

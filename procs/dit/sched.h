@@ -23,4 +23,8 @@ struct sched {
 /* steps: "1000,750,500,250". ERR_CONFIG when it is not such a list. */
 MUST_USE err_t sched_open(struct sched *s, const char *steps);
 
+/* How t[step] enters the network: n / 2 cosines, then as many sines, of t * 10000^(-k / (n / 2)),
+ * computed in f64. n even. */
+void sched_sinusoid(const struct sched *s, int32_t step, int32_t n, float *out);
+
 #endif

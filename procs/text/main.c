@@ -90,6 +90,7 @@ static err_t text_open(struct stage *st, void **self)
     p->text = malloc(PROMPT_BYTES_MAX + 1);
     if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
     TRY(ops_open(st->dev));
+    ops_set_bf16(st->dev, c->model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(umt5_open(&p->model, st->dev, c, p->weights));
     TRY(weights_map(p->weights, st, "text", &p->weights_region));

@@ -77,6 +77,7 @@ static err_t vae_stage_open(struct stage *st, void **self)
     *self = p;
     p->st = st;
     TRY(ops_open(st->dev));
+    ops_set_bf16(st->dev, c->model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(vae_open(&p->model, st->dev, c, p->weights));
 

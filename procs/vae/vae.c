@@ -189,19 +189,35 @@ static int64_t largest_activation(const struct vae *v)
     return most;
 }
 
+/* Kept before and after the division: 1/std of LongLive is that of the rounded std. */
+static err_t upload_statistics(struct vae *v)
+{
+    err_t e = OK;
+    float x[Z_MAX];
+    const size_t n_bytes = tensor_bytes(v->mean);
+    TRY(dev_upload(v->d, v->mean.data, latent_mean, n_bytes));
+    TRY(ops_keep(v->d, v->mean));
+    TRY(dev_upload(v->d, v->inv_std.data, latent_std, n_bytes));
+    TRY(ops_keep(v->d, v->inv_std));
+    TRY(dev_download(v->d, x, v->inv_std.data, n_bytes));
+    TRY(dev_sync(v->d));
+    for (int32_t i = 0; i < v->z; i++) x[i] = 1.0f / x[i];
+    TRY(dev_upload(v->d, v->inv_std.data, x, n_bytes));
+    TRY(ops_keep(v->d, v->inv_std));
+out:
+    return e;
+}
+
 static err_t open_memory(struct vae *v)
 {
     err_t e = OK;
     const int64_t n = (largest_activation(v) + 63) / 64 * 64;
-    float inv_std[Z_MAX];
     TRY(dev_alloc(v->d, (size_t)(4 * n + 2 * Z_MAX) * sizeof(float), &v->memory));
     float *p = v->memory;
     for (int32_t i = 0; i < 4; i++, p += n) v->buffer[i] = p;
-    for (int32_t i = 0; i < v->z; i++) inv_std[i] = 1.0f / latent_std[i];
     v->inv_std = TENSOR(p, DTYPE_F32, v->z);
     v->mean = TENSOR(p + Z_MAX, DTYPE_F32, v->z);
-    TRY(dev_upload(v->d, v->inv_std.data, inv_std, (size_t)v->z * sizeof *inv_std));
-    TRY(dev_upload(v->d, v->mean.data, latent_mean, (size_t)v->z * sizeof *latent_mean));
+    TRY(upload_statistics(v));
 out:
     return e;
 }
@@ -362,6 +378,11 @@ out:
     return e;
 }
 
+err_t vae_denorm(struct vae *v, struct tensor y, struct tensor latent)
+{
+    return ops_denorm(v->d, y, latent, v->inv_std, v->mean);
+}
+
 err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
                  void (*beat)(void *self), void *self)
 {
@@ -371,7 +392,7 @@ err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t
 
     struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z);
     struct pic y = pic_in(v, 1, 1, v->rows, v->cols, v->z);
-    TRY(ops_denorm(v->d, RESHAPE(x.t, v->rows, v->cols, v->z), latent, v->inv_std, v->mean));
+    TRY(vae_denorm(v, RESHAPE(x.t, v->rows, v->cols, v->z), latent));
     TRY(point_conv(v, &v->conv2, y.t, x.t));
     x = pic_in(v, 0, 1, v->rows, v->cols, width_of(v, 0));
     TRY(causal_conv(v, &v->conv1, x.t, y.t, TENSOR_NONE));

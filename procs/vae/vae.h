@@ -34,6 +34,9 @@ void vae_bind_state(struct vae *v, void *base);
 MUST_USE err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
                           void (*beat)(void *self), void *self);
 
+/* A decode's first act: the latent with the statistics that it was trained without, y [Y, X, z]. */
+MUST_USE err_t vae_denorm(struct vae *v, struct tensor y, struct tensor latent);
+
 /* What the last decode made before it became bytes: f32 [n, 8Y, 8X, 3] on the device, until the
  * next one. */
 struct tensor vae_pixels(const struct vae *v);

@@ -109,6 +109,7 @@ static void test_identity_depends_on_what_shapes_the_weights(void **state)
         const char *set, *stages; /* the stages whose weights are others then */
     } cases[] = {
         {"model.weights=random:1", "text dit vae"},
+        {"model.parity=clean", "text dit vae"},
         {"model.latent_channels=8", "dit vae"},
         {"model.latent_rows=30", ""},
         {"text.vocab=1000", "text"},
@@ -161,7 +162,7 @@ static void test_key_depends_on_what_shapes_the_embedding(void **state)
 {
     (void)state;
     static const char *const other[] = {"text.text_len=64", "text.layers=2", "text.tokenizer=spm",
-                                        "model.weights=random:1"};
+                                        "model.weights=random:1", "model.parity=clean"};
     static const char *const equal[] = {"dit.dim=768", "vae.base_dim=32", "run.seed=7"};
     struct conf c;
     uint8_t key[32], again[32];

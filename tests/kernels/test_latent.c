@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "kernels/ops.h"
-#include "tests/check.h"
+#include "tests/golden.h"
 
 static err_t call_patchify(struct dev *d, const struct tensor *t, const void *p)
 {
@@ -121,6 +121,43 @@ static void test_renoise(void **state)
     }
 }
 
+/* LongLive's own x0 and re-noising in bf16, on dumped inputs, at each of its noise levels. */
+static void test_bf16_to_the_bit(void **state)
+{
+    enum { N = 3 * 4 * 16 * 16, STEPS = 4 };
+    static const float sigma[STEPS] = {1.0f, 0.9375f, 0.833333313465118408f, 0.625f};
+    struct golden g;
+    struct dev *d = NULL;
+    void *memory = NULL;
+    (void)state;
+    golden_open(&g, "sampler");
+    const float *x = golden_floats(&g, "x", N), *flow = golden_floats(&g, "flow", N);
+    const float *eps = golden_floats(&g, "eps", N), *x0 = golden_floats(&g, "x0", STEPS * N);
+    const float *noised = golden_floats(&g, "noised", (STEPS - 1) * N);
+    float *got = check_alloc(N * sizeof *got);
+    assert_ok(dev_open(&d, "cpu", 2));
+    assert_ok(ops_open(d));
+    ops_set_bf16(d, true);
+    assert_ok(dev_alloc(d, 3 * N * sizeof(float), &memory));
+    const struct tensor all = TENSOR(memory, DTYPE_F32, 3, N);
+    const struct tensor y = tensor_rows(all, 0, 1), a = tensor_rows(all, 1, 1);
+    const struct tensor b = tensor_rows(all, 2, 1);
+    for (int32_t i = 0; i < 2 * STEPS - 1; i++) {
+        const bool is_x0 = i < STEPS;
+        assert_ok(dev_upload(d, a.data, x, N * sizeof *x));
+        assert_ok(dev_upload(d, b.data, is_x0 ? flow : eps, N * sizeof *x));
+        if (is_x0) assert_ok(ops_flow_to_x0(d, y, a, b, sigma[i]));
+        else assert_ok(ops_renoise(d, y, a, b, sigma[i - STEPS + 1]));
+        assert_ok(dev_download(d, got, y.data, N * sizeof *got));
+        assert_ok(dev_sync(d));
+        assert_memory_equal(got, is_x0 ? x0 + i * N : noised + (i - STEPS) * N, N * sizeof *got);
+    }
+    dev_free(d, &memory);
+    ops_close(d);
+    dev_close(&d);
+    golden_close(&g);
+}
+
 /* Each element is what rng.h says alone, across the chunks and the blocks of four. */
 static void test_randn(void **state)
 {
@@ -163,8 +200,8 @@ static void test_denorm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_patchify), TEST(test_unpatchify), TEST(test_flow_to_x0),
-        TEST(test_renoise),  TEST(test_randn),      TEST(test_denorm),
+        TEST(test_patchify), TEST(test_unpatchify), TEST(test_flow_to_x0),      TEST(test_renoise),
+        TEST(test_randn),    TEST(test_denorm),     TEST(test_bf16_to_the_bit),
     };
     return cmocka_run_group_tests_name("latent", tests, NULL, NULL);
 }

@@ -4,6 +4,25 @@
 #include "kernels/cpu/math.h"
 #include "tests/check.h"
 
+/* Every bf16 stays; between two of them the nearer one, the even one of a tie; NaN stays NaN. */
+static void test_bf16(void **state)
+{
+    (void)state;
+    for (uint32_t high = 0; high < 0x10000; high++) {
+        const float x = cpu_of_bits(high << 16), next = cpu_of_bits((high + 1) << 16);
+        if (isnan(x)) {
+            assert_true(isnan(cpu_bf16(x)) && isnan(cpu_bf16(cpu_of_bits(high << 16 | 0xFFFF))));
+            continue;
+        }
+        assert_int_equal(cpu_bits(cpu_bf16(x)), high << 16);
+        if (isinf(x)) continue;
+        assert_int_equal(cpu_bits(cpu_bf16(cpu_of_bits(high << 16 | 0x7FFF))), high << 16);
+        assert_int_equal(cpu_bits(cpu_bf16(cpu_of_bits(high << 16 | 0x8001))), cpu_bits(next));
+        assert_int_equal(cpu_bits(cpu_bf16(cpu_of_bits(high << 16 | 0x8000))),
+                         high % 2 ? cpu_bits(next) : high << 16);
+    }
+}
+
 static void test_exp_accuracy(void **state)
 {
     (void)state;
@@ -88,8 +107,13 @@ static void test_largest_everywhere(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_exp_accuracy), TEST(test_exp_edges),  TEST(test_exp_never_falls),
-        TEST(test_silu_gelu),    TEST(test_reductions), TEST(test_largest_everywhere),
+        TEST(test_bf16),
+        TEST(test_exp_accuracy),
+        TEST(test_exp_edges),
+        TEST(test_exp_never_falls),
+        TEST(test_silu_gelu),
+        TEST(test_reductions),
+        TEST(test_largest_everywhere),
     };
     return cmocka_run_group_tests_name("math", tests, NULL, NULL);
 }

@@ -55,12 +55,46 @@ static void test_too_many_devices(void **state)
     }
 }
 
+/* Rounding is off after every open, belongs to one device, and touches nothing while off. */
+static void test_bf16_is_a_devices_own(void **state)
+{
+    (void)state;
+    const float x = 1.00390625f; /* half a unit of bf16: a tie, which goes to the even 1 */
+    struct dev *d[2] = {0};
+    void *at[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        assert_ok(dev_open(&d[i], "cpu", 1));
+        assert_ok(ops_open(d[i]));
+        assert_ok(dev_alloc(d[i], sizeof x, &at[i]));
+    }
+    for (int round = 0; round < 2; round++) {
+        ops_set_bf16(d[0], round == 0);
+        for (int i = 0; i < 2; i++) {
+            float got;
+            assert_ok(dev_upload(d[i], at[i], &x, sizeof x));
+            assert_ok(ops_keep(d[i], TENSOR(at[i], DTYPE_F32, 1)));
+            assert_ok(dev_download(d[i], &got, at[i], sizeof got));
+            assert_ok(dev_sync(d[i]));
+            assert_true(got == (i == 0 && round == 0 ? 1.0f : x));
+        }
+        ops_set_bf16(d[0], true);
+        ops_close(d[0]);
+        assert_ok(ops_open(d[0]));
+    }
+    for (int i = 0; i < 2; i++) {
+        dev_free(d[i], &at[i]);
+        ops_close(d[i]);
+        dev_close(&d[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_no_hole),
         TEST(test_open_survives_a_failed_alloc),
         TEST(test_too_many_devices),
+        TEST(test_bf16_is_a_devices_own),
     };
     return cmocka_run_group_tests_name("table", tests, NULL, NULL);
 }

@@ -35,14 +35,14 @@ static bool is_in(const int32_t *list, int64_t n, int64_t value)
 
 /* Nine blocks of given clean latents fill the ring; at some of them, given noisy ones are denoised
  * at some steps. Then one pass for each length of prompt. */
-static void check_config(const char *config, bool has_caches)
+static void check_parity(const char *config, const char *parity, bool has_caches)
 {
     struct golden_dit r;
     char file[32];
-    double worst = 0, worst_cache = 0;
+    double worst_cache = 0;
     int64_t n_prompts, n_steps, n_frames;
     snprintf(file, sizeof file, "dit-%s", config);
-    golden_dit_open(&r, file, config, true, NULL, 0);
+    golden_dit_open(&r, file, config, true, &parity, 1);
     const int64_t block = BLOCK * r.values, embed = tensor_count(r.kv.embed[0]);
     const int32_t *n = golden_ints(&r.g, "n", &n_prompts);
     const int32_t *steps = golden_ints(&r.g, "steps", &n_steps);
@@ -53,11 +53,12 @@ static void check_config(const char *config, bool has_caches)
     const double *want = golden_doubles(&r.g, "flow", n_frames * n_steps * block);
     const double *pad = golden_doubles(&r.g, "pad", n_prompts * block);
 
+    struct golden_far far = golden_far_of(&r.g, &r.b, n_frames * n_steps + n_prompts);
     golden_dit_prompt(&r, embeds, n[0]);
     for (int64_t at = 0; at < FRAMES; at += BLOCK) {
         for (int64_t i = 0; i < n_steps && is_in(frames, n_frames, at); i++, want += block) {
             const float *noisy = x + (i * FRAMES + at) * r.values;
-            golden_close_to(&worst, golden_dit_flow(&r, noisy, steps[i], at), want, block, 1e-5);
+            golden_check(&far, golden_dit_flow(&r, noisy, steps[i], at), want, block);
         }
         golden_dit_clean(&r, clean + at * r.values, at, BLOCK, 0);
         if (!has_caches || (at != 0 && at != 12 && at != 24)) continue;
@@ -66,23 +67,25 @@ static void check_config(const char *config, bool has_caches)
     }
     for (int64_t i = 0; i < n_prompts; i++) {
         golden_dit_prompt(&r, embeds + i * embed, n[i]);
-        golden_close_to(&worst, golden_dit_flow(&r, x, 0, 0), pad + i * block, block, 1e-5);
+        golden_check(&far, golden_dit_flow(&r, x, 0, 0), pad + i * block, block);
     }
-    print_message("%s: relative error of a flow %.2g, of K and V %.2g\n", config, worst,
-                  worst_cache);
+    golden_tell(&far, config);
+    if (has_caches) print_message("%s: relative error of K and V %.2g\n", config, worst_cache);
     golden_dit_close(&r);
 }
 
 static void test_nano(void **state)
 {
     (void)state;
-    check_config("nano", true);
+    check_parity("nano", GOLDEN_CLEAN, true);
+    check_parity("nano", GOLDEN_REFERENCE, false);
 }
 
 static void test_tiny(void **state)
 {
     (void)state;
-    check_config("tiny", false);
+    check_parity("tiny", GOLDEN_CLEAN, false);
+    check_parity("tiny", GOLDEN_REFERENCE, false);
 }
 
 int main(void)

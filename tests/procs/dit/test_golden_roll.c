@@ -29,7 +29,7 @@ static void roll_open(struct roll *t, const char *config, const char *rope)
 {
     char file[32];
     snprintf(file, sizeof file, "roll-%s", config);
-    golden_dit_open(&t->r, file, config, false, &rope, 1);
+    golden_dit_open(&t->r, file, config, false, (const char *[]){GOLDEN_CLEAN, rope}, 2);
     const int64_t block = BLOCK * t->r.values;
     float *noise = check_alloc((size_t)(BLOCKS * block) * sizeof *noise);
     float *eps = check_alloc((size_t)(BLOCKS * (STEPS - 1) * block) * sizeof *eps);

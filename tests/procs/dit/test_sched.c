@@ -36,6 +36,37 @@ static void test_table_is_the_references(void **state)
     golden_close(&g);
 }
 
+/* What the network is told of the time, rounded to bf16 as the reference rounds it. */
+static void test_sinusoid_in_bf16(void **state)
+{
+    enum { N = 256, STEPS = 5 };
+    struct golden g;
+    struct dev *d = NULL;
+    void *memory = NULL;
+    struct sched s;
+    float got[N];
+    (void)state;
+    golden_open(&g, "sampler");
+    const float *want = golden_floats(&g, "sinusoid", STEPS * N);
+    assert_ok(dev_open(&d, "cpu", 1));
+    assert_ok(ops_open(d));
+    ops_set_bf16(d, true);
+    assert_ok(dev_alloc(d, sizeof got, &memory));
+    assert_ok(sched_open(&s, "1000,750,500,250"));
+    for (int32_t step = 0; step < STEPS; step++) {
+        sched_sinusoid(&s, step, N, got);
+        assert_ok(dev_upload(d, memory, got, sizeof got));
+        assert_ok(ops_keep(d, TENSOR(memory, DTYPE_F32, N)));
+        assert_ok(dev_download(d, got, memory, sizeof got));
+        assert_ok(dev_sync(d));
+        assert_memory_equal(got, want + step * N, sizeof got);
+    }
+    dev_free(d, &memory);
+    ops_close(d);
+    dev_close(&d);
+    golden_close(&g);
+}
+
 /* Every entry of the table against the formula in f64; it falls without a pause. */
 static void test_whole_table(void **state)
 {
@@ -83,8 +114,8 @@ static void test_what_is_no_list(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_longlive_steps),    TEST(test_table_is_the_references), TEST(test_whole_table),
-        TEST(test_one_to_five_steps), TEST(test_what_is_no_list),
+        TEST(test_longlive_steps), TEST(test_table_is_the_references), TEST(test_sinusoid_in_bf16),
+        TEST(test_whole_table),    TEST(test_one_to_five_steps),       TEST(test_what_is_no_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
