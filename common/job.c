@@ -20,6 +20,9 @@ void job_videos_free(struct job_video **videos, int32_t n)
         free(v[i].prompts);
         free(v[i].out);
         free(v[i].hashes);
+        free(v[i].noise);
+        free(v[i].embeds);
+        free(v[i].latents);
     }
     free(v);
     *videos = NULL;
@@ -39,6 +42,11 @@ void job_free(struct job **job)
 /* Writing. Every json_* below takes NULL, and what is put into an object or array is owned by it.
  */
 
+static const char *text(const char *s)
+{
+    return s ? s : "";
+}
+
 static json_t *pack_video(const struct job_video *v)
 {
     json_t *prompts = json_array();
@@ -49,9 +57,10 @@ static json_t *pack_video(const struct job_video *v)
             json_decref(prompts);
             return NULL;
         }
-    return json_pack("{s:o, s:I, s:I, s:s, s:s}", "prompts", prompts, "blocks",
-                     (json_int_t)v->n_blocks, "seed", (json_int_t)v->seed, "out",
-                     v->out ? v->out : "", "hashes", v->hashes ? v->hashes : "");
+    return json_pack("{s:o, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "prompts", prompts, "blocks",
+                     (json_int_t)v->n_blocks, "seed", (json_int_t)v->seed, "out", text(v->out),
+                     "hashes", text(v->hashes), "noise", text(v->noise), "embeds", text(v->embeds),
+                     "latents", text(v->latents));
 }
 
 static json_t *pack_job(const struct job *job)
@@ -174,7 +183,8 @@ out:
 
 static err_t read_video(const json_t *o, bool is_live, struct job_video *v)
 {
-    static const char *const keys[] = {"prompts", "blocks", "seed", "out", "hashes"};
+    static const char *const keys[] = {"prompts", "blocks", "seed",   "out",
+                                       "hashes",  "noise",  "embeds", "latents"};
     err_t e = OK;
     TRY(check_keys(o, keys, sizeof keys / sizeof *keys));
     TRY(read_prompts(o, v));
@@ -183,6 +193,9 @@ static err_t read_video(const json_t *o, bool is_live, struct job_video *v)
     TRY(get_int(o, "seed", 0, &v->seed));
     TRY(get_text(o, "out", PATH_BYTES_MAX, &v->out));
     TRY(get_text(o, "hashes", PATH_BYTES_MAX, &v->hashes));
+    TRY(get_text(o, "noise", PATH_BYTES_MAX, &v->noise));
+    TRY(get_text(o, "embeds", PATH_BYTES_MAX, &v->embeds));
+    TRY(get_text(o, "latents", PATH_BYTES_MAX, &v->latents));
 out:
     return e;
 }

@@ -25,6 +25,8 @@ struct job_video {
     int64_t seed;
     char *out;    /* path, "-" standard output, "" none */
     char *hashes; /* path, "" none */
+    /* Files of dump.h, "" none: noise and embeddings to use, latents to write. */
+    char *noise, *embeds, *latents;
 };
 
 struct job {

@@ -98,6 +98,16 @@ void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_
     crypto_hash_sha256_final(&h, key);
 }
 
+void prompt_embed_key(const uint8_t file_id[32], int64_t at, uint8_t key[PROMPT_KEY_BYTES])
+{
+    crypto_hash_sha256_state h;
+    crypto_hash_sha256_init(&h);
+    add_text(&h, "longlived.embed.1");
+    add_bytes(&h, file_id, 32);
+    add_u64(&h, (uint64_t)at);
+    crypto_hash_sha256_final(&h, key);
+}
+
 void weights_identity(const struct conf *c, const char *stage, uint8_t id[32])
 {
     /* The DiT's heads shape no weight: Q, K, V and their norms are dim wide however it is split.

@@ -18,6 +18,10 @@ MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t 
 /* SHA-256 of tokenizer, text encoder (weights identity and shape) and cleaned text. */
 void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES]);
 
+/* The key of an embedding that a file brings: SHA-256 of the file's identity and its place there.
+ */
+void prompt_embed_key(const uint8_t file_id[32], int64_t at, uint8_t key[PROMPT_KEY_BYTES]);
+
 /* Identity of the weights of one stage ("text", "dit", "vae"): SHA-256 of their source (of a file
  * its model.*_id, not its path) and shape.
  * Another identity means another content of region weights.X. */

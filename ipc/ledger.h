@@ -113,7 +113,11 @@ struct ledger_session {
     int64_t job;     /* which job, from 1 */
     int64_t video;   /* which video of the job, from 0 */
     int64_t is_live; /* paced; prompts may come at any time */
+    int64_t files;   /* SESSION_NOISE | SESSION_EMBEDS */
 };
+
+/* What files of the job (dump.h) stand for in a session. */
+enum { SESSION_NOISE = 1, SESSION_EMBEDS = 2 };
 
 enum { SCRIPT_ASAP = -1, SCRIPT_PREWARM = -2 };
 

@@ -219,6 +219,19 @@ void stage_unit_end(struct stage *st)
     ledger_add(&st->head->n_units, 1);
 }
 
+err_t stage_job(const struct stage *st, int64_t session, struct job **out)
+{
+    char path[512];
+    err_t e = OK;
+    struct job *job = NULL;
+    snprintf(path, sizeof path, "%s/job.json", st->run_dir);
+    TRY(job_read(path, &job));
+    MUST((int64_t)job->id == st->ledger->sessions[session].job);
+    *out = job;
+out:
+    return e;
+}
+
 err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                    uint64_t layout, const uint8_t *identity, struct region *out)
 {

@@ -16,6 +16,7 @@
 #include "common/conf.h"
 #include "common/dev.h"
 #include "common/err.h"
+#include "common/job.h"
 #include "ipc/keeper.h"
 #include "ipc/ledger.h"
 #include "ipc/sock.h"
@@ -57,6 +58,8 @@ int stage_main(int argc, char **argv, const struct stage_def *def);
 /* Sign of life inside a unit: call at least once a layer. Re-arms the alarm that ends a hung stage
  * under any supervisor. */
 void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit);
+/* The job that the session is of, for its files: it is running, so RUN_DIR/job.json is it. */
+MUST_USE err_t stage_job(const struct stage *st, int64_t session, struct job **out);
 /* Around a unit: durations for status. */
 void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit);
 void stage_unit_end(struct stage *st);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/dump.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "ipc/latents.h"
@@ -38,6 +39,9 @@ struct dit_stage {
     void *memory;                       /* the five below */
     struct tensor x, flow, eps, frames; /* [block, z, Y, X] x 3; [window, z, Y, X] */
     struct tensor key;                  /* u64 [2] */
+    struct checkpoint *noise;           /* that the session starts from; NULL: it draws its own */
+    float *noise_block;                 /* host [block, z, Y, X] */
+    int64_t noise_session;              /* whose noise that is; -1 none */
     int64_t prompt_in_force;            /* decision whose cross K/V the model holds; -1 none */
     int64_t waiting_since_ns;
     enum ledger_phase phase;
@@ -75,7 +79,8 @@ static err_t open_memory(struct dit_stage *p)
     p->eps = TENSOR(at + 2 * block, DTYPE_F32, B, z, Y, X);
     p->frames = TENSOR(at + 3 * block, DTYPE_F32, W, z, Y, X);
     p->embedding = malloc((size_t)c->text.text_len * (size_t)c->text.dim * sizeof(float));
-    if (!p->embedding) e = FAIL(ERR_NOMEM, "dit");
+    p->noise_block = malloc(block);
+    if (!p->embedding || !p->noise_block) e = FAIL(ERR_NOMEM, "dit");
 out:
     return e;
 }
@@ -103,6 +108,8 @@ static void dit_stage_close(void **self)
     struct dit_stage *p = *self;
     if (!p) return;
     free(p->embedding);
+    free(p->noise_block);
+    checkpoint_close(&p->noise);
     dev_free(p->st->dev, &p->memory);
     dit_close(&p->model);
     kv_close(&p->kv);
@@ -124,6 +131,7 @@ static err_t dit_stage_open(struct stage *st, void **self)
     *self = p;
     p->st = st;
     p->prompt_in_force = -1;
+    p->noise_session = -1;
     p->phase = PHASE_OPENING;
     TRY(ops_open(st->dev));
     ops_set_bf16(st->dev, st->conf.model.parity == PARITY_REFERENCE);
@@ -166,6 +174,7 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
         return FAIL(ERR_LIMIT, "the ledger holds %llu decisions", (unsigned long long)n);
     TRY(dev_upload(st->dev, p->kv.embed[n % 2].data, p->embedding,
                    tensor_bytes(p->kv.embed[n % 2])));
+    TRY(ops_keep(st->dev, p->kv.embed[n % 2]));
     TRY(dev_sync(st->dev));
     TRY(fault(FAULT_DIT_EMBEDDING));
 
@@ -276,12 +285,36 @@ out:
     return e;
 }
 
+/* The file that the session's noise comes from, if it is not drawn. */
+static err_t open_noise(struct dit_stage *p, int64_t session)
+{
+    err_t e = OK;
+    struct job *job = NULL;
+    const struct ledger_session *s = &p->st->ledger->sessions[session];
+    if (p->noise_session == session) return OK;
+    checkpoint_close(&p->noise);
+    if (s->files & SESSION_NOISE) {
+        TRY(stage_job(p->st, session, &job));
+        const struct job_video *v = &job->videos[s->video];
+        TRY(dump_open_noise(&p->noise, v->noise, &p->st->conf, v->n_blocks));
+    }
+    p->noise_session = session;
+out:
+    job_free(&job);
+    return e;
+}
+
 static err_t draw(struct dit_stage *p, struct tensor to, int64_t seed, int64_t block, int32_t step)
 {
     err_t e = OK;
     const uint64_t key[2] = {(uint64_t)seed, noise_stream(block, step)};
-    TRY(dev_upload(p->st->dev, p->key.data, key, sizeof key));
-    TRY(ops_randn(p->st->dev, to, p->key, 0, 1));
+    if (p->noise) {
+        TRY(dump_read_noise(p->noise, &p->st->conf, block, step, p->noise_block));
+        TRY(dev_upload(p->st->dev, to.data, p->noise_block, tensor_bytes(to)));
+    } else {
+        TRY(dev_upload(p->st->dev, p->key.data, key, sizeof key));
+        TRY(ops_randn(p->st->dev, to, p->key, 0, 1));
+    }
     TRY(ops_keep(p->st->dev, to));
     TRY(dev_sync(p->st->dev)); /* the key is written again */
 out:
@@ -325,6 +358,7 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
 
     stage_unit_begin(st, PHASE_DENOISE, (uint64_t)plan->block);
     TRY(fault(FAULT_DIT_BLOCK));
+    TRY(open_noise(p, plan->session));
     TRY(load_prompt(p));
     if (d->block == plan->block && d->kind == DECISION_SWITCH && at > 0)
         TRY(recache(p, plan->session, at, d->sink_base));

@@ -28,7 +28,7 @@ struct gateway {
     struct stage *st;
     struct session session;
     struct server *server;
-    struct region prompts_region, frames_region;
+    struct region prompts_region, frames_region, latents_region;
     struct receipt receipt[RECEIPTS_MAX];
     int32_t n_receipts;
     int64_t rate_at_ns; /* second in which prompts are counted */
@@ -45,6 +45,7 @@ static void gateway_close(void **self)
     server_close(&g->server);
     region_unmap(&g->prompts_region);
     region_unmap(&g->frames_region);
+    region_unmap(&g->latents_region);
     free(g);
     *self = NULL;
 }
@@ -71,6 +72,7 @@ static err_t gateway_open(struct stage *st, void **self)
     g->session.st = st;
     g->session.ledger = st->ledger;
     g->session.at = -1;
+    g->session.latents_fd = -1;
     TRY(find_plugin_dir(g->session.plugin_dir, sizeof g->session.plugin_dir));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(&st->conf), PROMPTS_LAYOUT, NULL,
                      &g->prompts_region));
@@ -78,6 +80,9 @@ static err_t gateway_open(struct stage *st, void **self)
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(&st->conf), FRAMES_LAYOUT, NULL,
                      &g->frames_region));
     frames_open(&g->session.frames, &st->conf, g->frames_region.data);
+    TRY(stage_region(st, st->host, "latents.0", latents_bytes(&st->conf), LATENTS_LAYOUT, NULL,
+                     &g->latents_region));
+    latents_open(&g->session.latents, &st->conf, g->latents_region.data);
     TRY(server_open(&g->server, st->run_dir, st->bells));
 out:
     return e;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/dump.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "procs/gateway/plan.h"
@@ -53,6 +54,8 @@ static void close_output(struct session *s)
 {
     out_close(&s->out);
     hashes_close(&s->hashes);
+    if (s->latents_fd >= 0) close(s->latents_fd);
+    s->latents_fd = -1;
 }
 
 /* Keeps the first failure of a job: its line in a file, its status in the ledger. */
@@ -92,7 +95,7 @@ static void count_lookup(struct session *s, const uint8_t *key)
 }
 
 static err_t append_script(struct session *s, const char *clean, int64_t session, int64_t at_block,
-                           uint64_t request)
+                           uint64_t request, const uint8_t *key)
 {
     err_t e = OK;
     struct ledger *l = s->ledger;
@@ -107,7 +110,8 @@ static err_t append_script(struct session *s, const char *clean, int64_t session
                                 .at_block = at_block,
                                 .n_text_bytes = n_bytes,
                                 .asked_ns = now_ns()};
-    prompt_key(&s->st->conf, clean, r->key);
+    if (key) memcpy(r->key, key, sizeof r->key);
+    else prompt_key(&s->st->conf, clean, r->key);
     const int64_t known = find_text(l, r->key, n_bytes);
     const uint64_t n_text = ledger_read(&page(s)->n_text_bytes);
     r->text_at = (uint32_t)(known >= 0 ? known : (int64_t)n_text);
@@ -132,11 +136,42 @@ static err_t append_scripts(struct session *s)
 {
     err_t e = OK;
     const struct job_video *v = video(s);
+    struct checkpoint *embeds = NULL;
+    uint8_t file_id[CKPT_ID_BYTES], key[PROMPT_KEY_BYTES];
+    if (v->embeds[0]) {
+        TRY(dump_open_embeds(&embeds, v->embeds, &s->st->conf, v->n_prompts));
+        checkpoint_identity(embeds, file_id);
+    }
     for (int64_t i = gateway_n_scripted(s->ledger, s->at); i < v->n_prompts; i++) {
         const struct job_prompt *p = &v->prompts[i];
+        if (embeds) prompt_embed_key(file_id, i, key);
         TRY(append_script(s, p->text, s->at,
-                          p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block, 0));
+                          p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block, 0,
+                          embeds ? key : NULL));
     }
+out:
+    checkpoint_close(&embeds);
+    return e;
+}
+
+/* --- latents ---------------------------------------------------------------------------------- */
+
+/* The session's latent that becomes frame f of it. */
+static int64_t latent_of(int64_t f)
+{
+    return (f + 3) / 4;
+}
+
+/* The latents of n frames to be put. The ring still has them: it keeps 38 behind vae, and vae is at
+ * most its own ring of frames ahead. */
+static err_t put_latents(struct session *s, int32_t n)
+{
+    err_t e = OK;
+    const int64_t base = record(s)->first_block * s->st->conf.dit.block;
+    if (s->latents_fd < 0) return OK;
+    for (int64_t i = latent_of(s->n_put); i <= latent_of(s->n_put + n - 1); i++)
+        TRY(dump_latents_put(s->latents_fd, video(s)->latents, &s->st->conf, i,
+                             latents_at(&s->latents, base + i)));
 out:
     return e;
 }
@@ -177,6 +212,8 @@ static err_t open_output(struct session *s)
     } else if (resume) {
         n_frames = (int64_t)ledger_read(&page(s)->n_committed) - record(s)->first_frame;
     }
+    if (v->latents[0])
+        TRY(dump_latents_open(&s->latents_fd, v->latents, c, v->n_blocks * c->dit.block, resume));
     TRY(fault(FAULT_GATEWAY_OUTPUT));
     if (s->hashes) TRY(hashes_trim(s->hashes, n_frames));
     TRY(fault(FAULT_GATEWAY_TRIMMED));
@@ -218,6 +255,8 @@ static err_t append_session(struct session *s, int64_t video_at)
     r->job = (int64_t)s->job->id;
     r->video = video_at;
     r->is_live = s->job->is_live;
+    r->files = (s->job->videos[video_at].noise[0] ? SESSION_NOISE : 0) |
+               (s->job->videos[video_at].embeds[0] ? SESSION_EMBEDS : 0);
     ledger_publish(&r->n_blocks, (uint64_t)s->job->videos[video_at].n_blocks);
     TRY(fault(FAULT_GATEWAY_SESSION));
     ledger_publish(&page(s)->n_sessions, n + 1);
@@ -237,10 +276,20 @@ static void end_job(struct session *s)
     s->at = -1;
 }
 
+/* A video that was ended early has fewer latents than its file was begun for. */
+static void end_latents(struct session *s)
+{
+    if (s->latents_fd < 0 || has_failed(s)) return;
+    const int64_t n = s->n_put ? latent_of(s->n_put - 1) + 1 : 0;
+    const err_t e = dump_latents_end(s->latents_fd, video(s)->latents, &s->st->conf, n);
+    if (e != OK) fail_job(s, e);
+}
+
 /* Enters the session that is running or begins the job's next one; ends the job after its last. */
 static err_t next_session(struct session *s, const struct gateway_plan *plan)
 {
     err_t e = OK;
+    end_latents(s);
     close_output(s);
     s->at = -1;
     if (plan->action == GATEWAY_END_JOB) {
@@ -276,7 +325,7 @@ static err_t accept_job(struct session *s, bool *did_work)
     if (plan == GATEWAY_JOB_RESUME) return OK;
     ledger_publish(&page(s)->job_error, 0);
     for (int32_t i = 0; i < s->job->n_prewarm; i++)
-        TRY(append_script(s, s->job->prewarm[i], -1, SCRIPT_PREWARM, 0));
+        TRY(append_script(s, s->job->prewarm[i], -1, SCRIPT_PREWARM, 0, NULL));
     ledger_publish(&page(s)->job, s->job->id);
     e = fault(FAULT_GATEWAY_JOB_ACCEPTED);
 out:
@@ -308,7 +357,8 @@ static void raise_want(struct session *s)
     bells_ring(s->st->bells, WRITER_DIT);
 }
 
-/* Hashes first, then the output, then the commit: so a log of hashes is never behind. */
+/* Latents and hashes first, then the output, then the commit: so a log of hashes is never behind.
+ */
 static err_t put_frames(struct session *s, int32_t n)
 {
     err_t e = OK;
@@ -317,6 +367,7 @@ static err_t put_frames(struct session *s, int32_t n)
     stage_unit_begin(s->st, PHASE_WRITE, (uint64_t)first);
     TRY(fault(FAULT_GATEWAY_PUT));
     for (int32_t i = 0; i < n; i++) rgb[i] = frames_at(&s->frames, first + i);
+    TRY(put_latents(s, n));
     if (s->hashes) TRY(hashes_put(s->hashes, s->n_put, rgb, n, (size_t)s->frames.n_bytes));
     TRY(fault(FAULT_GATEWAY_HASHED));
     if (s->out) TRY(out_put(s->out, rgb, n));
@@ -389,7 +440,7 @@ err_t session_prompt(struct session *s, const char *text, uint64_t request, int6
     if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
     if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
     TRY(prompt_clean(text, strlen(text), clean, sizeof clean));
-    TRY(append_script(s, clean, s->at, SCRIPT_ASAP, request));
+    TRY(append_script(s, clean, s->at, SCRIPT_ASAP, request, NULL));
     *script = (int64_t)ledger_read(&page(s)->n_scripts) - 1;
     ring_all(s);
 out:

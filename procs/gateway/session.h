@@ -13,6 +13,7 @@
 
 #include "common/job.h"
 #include "ipc/frames.h"
+#include "ipc/latents.h"
 #include "ipc/prompts.h"
 #include "procs/gateway/hashes.h"
 #include "procs/gateway/out.h"
@@ -24,11 +25,13 @@ struct session {
     struct ledger *ledger;
     const struct prompts *prompts;
     struct frames frames;
+    struct latents latents;
     char plugin_dir[512];
     struct job *job; /* NULL: none runs */
     int64_t at;      /* index of the running session; -1 between two */
     struct out *out; /* NULL: no output asked, or given up */
     struct hashes *hashes;
+    int latents_fd; /* -1: latents are not asked for, or given up */
     struct pace pace;
     int64_t n_put, n_shown; /* frames of the session */
 };

@@ -31,6 +31,7 @@ struct args {
     const char *word;  /* restart STAGE, prompt TEXT, help config; NULL: not given */
     const char *word2; /* convert IN OUT */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
+    const char *noise, *embeds, *latents;
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;
     int64_t n_blocks;   /* 0: not given */

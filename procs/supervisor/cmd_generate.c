@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/dump.h"
 #include "common/prompt.h"
 #include "procs/supervisor/cmd.h"
 #include "procs/supervisor/pipeline.h"
@@ -87,6 +88,46 @@ static err_t one_prompt(const char *text, int64_t at_block, struct job_video *v)
     return v->prompts[0].text ? OK : FAIL(ERR_NOMEM, "prompt");
 }
 
+static err_t set_path(const char *path, char **out)
+{
+    free(*out);
+    *out = NULL;
+    if (path) return absolute(path, out);
+    *out = strdup("");
+    return *out ? OK : FAIL(ERR_NOMEM, "path");
+}
+
+/* Files by which a run is repeated: looked at before anything starts. */
+static err_t set_dumps(struct job *job, const struct args *a, const struct conf *c)
+{
+    err_t e = OK;
+    struct checkpoint *f = NULL;
+    struct job_video *v = &job->videos[0];
+    if ((a->noise || a->embeds || a->latents) && job->n_videos > 1)
+        return FAIL(ERR_USAGE,
+                    "generate: --noise, --embeds and --latents are for one video, not"
+                    " for %d",
+                    (int)job->n_videos);
+    for (int32_t i = 0; i < job->n_videos; i++) {
+        TRY(set_path(a->noise, &job->videos[i].noise));
+        TRY(set_path(a->embeds, &job->videos[i].embeds));
+        TRY(set_path(a->latents, &job->videos[i].latents));
+    }
+    if (a->noise) {
+        const bool has_length = a->n_blocks || a->seconds_ms;
+        TRY(dump_open_noise(&f, v->noise, c, has_length ? v->n_blocks : 0));
+        if (!has_length) v->n_blocks = dump_blocks(f, c);
+        checkpoint_close(&f);
+    }
+    if (a->embeds) {
+        TRY(dump_open_embeds(&f, v->embeds, c, v->n_prompts));
+        checkpoint_close(&f);
+    }
+    if (a->latents) TRY(check_writable(v->latents));
+out:
+    return e;
+}
+
 /* Every prompt of a script file, to be encoded ahead. */
 static err_t read_prewarm(const char *path, const struct conf *c, struct job *job)
 {
@@ -151,6 +192,7 @@ static err_t fill_job(struct job *job, const struct args *a, const struct conf *
         if (v->out[0] && strcmp(v->out, v->hashes) == 0)
             return FAIL(ERR_USAGE, "%s: both video and hashes", v->out);
     }
+    TRY(set_dumps(job, a, c));
     if (a->prewarm) TRY(read_prewarm(a->prewarm, c, job));
 out:
     return e;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/dump.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "ipc/prompts.h"
@@ -113,29 +114,69 @@ static void keep(struct text_stage *p, int32_t entry, const uint8_t *key, const 
     store_close(&p->store);
 }
 
+/* The session's files bring the embedding: its number is that of the prompt in the job. */
+static err_t read_rows(struct text_stage *p, int64_t script, float *row, int32_t *n)
+{
+    err_t e = OK;
+    const struct ledger *l = p->st->ledger;
+    const struct ledger_script *s = &l->scripts[script];
+    struct checkpoint *embeds = NULL;
+    struct job *job = NULL;
+    int64_t at = 0;
+    for (int64_t i = 0; i < script; i++)
+        at += l->scripts[i].session == s->session && l->scripts[i].request == 0;
+    TRY(stage_job(p->st, s->session, &job));
+    const struct job_video *v = &job->videos[l->sessions[s->session].video];
+    TRY(dump_open_embeds(&embeds, v->embeds, &p->st->conf, v->n_prompts));
+    TRY(dump_read_embed(embeds, &p->st->conf, at, row, n));
+out:
+    checkpoint_close(&embeds);
+    job_free(&job);
+    return e;
+}
+
+/* A prompt's text to the rows of its embedding; *n_full: tokens before it was cut. */
+static err_t encode_rows(struct text_stage *p, int64_t script, float *row, int32_t *n,
+                         int32_t *n_full)
+{
+    const struct conf *c = &p->st->conf;
+    const struct ledger *l = p->st->ledger;
+    const struct ledger_script *s = &l->scripts[script];
+    memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
+    p->text[s->n_text_bytes] = '\0';
+    *n = tokenizer_bytes(p->text, c->text.vocab, c->text.text_len, p->ids, n_full);
+    return umt5_encode(p->model, p->ids, *n, row, on_layer, p);
+}
+
+static bool is_in_file(const struct ledger *l, const struct ledger_script *s)
+{
+    return s->session >= 0 && s->request == 0 && l->sessions[s->session].files & SESSION_EMBEDS;
+}
+
 static err_t encode(struct text_stage *p, const struct text_plan *plan)
 {
     err_t e = OK;
     struct stage *st = p->st;
     struct ledger *l = st->ledger;
     const struct ledger_script *s = &l->scripts[plan->script];
-    int32_t n_full;
+    int32_t n, n_full;
 
     stage_unit_begin(st, PHASE_ENCODE, (uint64_t)plan->script);
     TRY(fault(FAULT_TEXT_BEGIN));
-    memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
-    p->text[s->n_text_bytes] = '\0';
-    const int32_t n =
-        tokenizer_bytes(p->text, st->conf.text.vocab, st->conf.text.text_len, p->ids, &n_full);
     float *row = prompts_begin(p->prompts, plan->entry);
     TRY(fault(FAULT_TEXT_ROW));
-    TRY(umt5_encode(p->model, p->ids, n, row, on_layer, p));
+    if (is_in_file(l, s)) {
+        TRY(read_rows(p, plan->script, row, &n));
+        n_full = n;
+    } else {
+        TRY(encode_rows(p, plan->script, row, &n, &n_full));
+    }
     TRY(fault(FAULT_TEXT_ENCODED));
     prompts_commit(p->prompts, plan->entry, s->key, n, n_full);
     TRY(fault(FAULT_TEXT_COMMITTED));
     keep(p, plan->entry, s->key, row, n, n_full);
     TRY(fault(FAULT_TEXT_STORED));
-    ledger_add(&l->text.n_encoded, 1);
+    if (!is_in_file(l, s)) ledger_add(&l->text.n_encoded, 1);
     TRY(fault(FAULT_TEXT_COUNTED));
     if (plan->does_evict) ledger_add(&l->text.n_evictions, 1);
     ledger_publish(&l->text.n_entries, (uint64_t)prompts_count(p->prompts));

@@ -5,7 +5,7 @@
 
 #define VIDEO                                                                                      \
     "{\"prompts\": [{\"text\": \"a\", \"at_block\": 0}], \"blocks\": 3, \"seed\": 0,"              \
-    " \"out\": \"-\", \"hashes\": \"\"}"
+    " \"out\": \"-\", \"hashes\": \"\", \"noise\": \"\", \"embeds\": \"\", \"latents\": \"\"}"
 #define JOB(videos)                                                                                \
     "{\"v\": 1, \"id\": \"7\", \"live\": false, \"videos\": [" videos "], \"prewarm\": []}"
 
@@ -14,9 +14,9 @@ static void test_written_and_read_back(void **state)
     (void)state;
     struct job_prompt p0[] = {{"a \"cat\"\\ \xF0\x9F\x90\x88", 0}, {"b", 14}, {"now", -1}};
     struct job_video videos[] = {
-        {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt"},
-        {p0 + 1, 1, 0, 0, NULL, NULL},
-        {NULL, 0, 0, 5, "-", ""},
+        {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt", "n", "e", "l"},
+        {p0 + 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL},
+        {NULL, 0, 0, 5, "-", "", "", "", ""},
     };
     char *prewarm[] = {"one", "two"};
     const struct job job = {UINT64_MAX, true, videos, 3, prewarm, 2};
@@ -35,6 +35,9 @@ static void test_written_and_read_back(void **state)
         assert_true(a->n_blocks == v->n_blocks && a->seed == v->seed);
         assert_string_equal(a->out, v->out ? v->out : "");
         assert_string_equal(a->hashes, v->hashes ? v->hashes : "");
+        assert_string_equal(a->noise, v->noise ? v->noise : "");
+        assert_string_equal(a->embeds, v->embeds ? v->embeds : "");
+        assert_string_equal(a->latents, v->latents ? v->latents : "");
         for (int k = 0; k < v->n_prompts; k++) {
             assert_string_equal(a->prompts[k].text, v->prompts[k].text);
             assert_true(a->prompts[k].at_block == v->prompts[k].at_block);
@@ -50,7 +53,7 @@ static void test_what_cannot_be_written(void **state)
 {
     (void)state;
     struct job_prompt p[] = {{"a", 5}, {"b", 5}};
-    struct job_video v = {p, 2, 9, 0, "", ""};
+    struct job_video v = {p, 2, 9, 0, "", "", "", "", ""};
     struct job job = {1, false, &v, 1, NULL, 0};
     const char *path = scratch_path("bad.json");
     const int32_t files = scratch_count();

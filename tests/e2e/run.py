@@ -10,14 +10,15 @@ import harness  # noqa: E402
 import test_bad_input  # noqa: E402
 import test_cache  # noqa: E402
 import test_checkpoint  # noqa: E402
+import test_exact  # noqa: E402
 import test_kill  # noqa: E402
 import test_faults  # noqa: E402
 import test_live  # noqa: E402
 import test_matrix  # noqa: E402
 import test_video  # noqa: E402
 
-MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_kill, test_matrix,
-           test_faults]
+MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact, test_kill,
+           test_matrix, test_faults]
 
 
 def select(words):

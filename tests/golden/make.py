@@ -235,7 +235,7 @@ def make_roll():
             ("tiny", (9, 32, 20), [(12, 15)])):
         conf = R.sizes(name)
         embeds, (noise, eps) = prompts_of(conf, lengths), dumped_noise(conf)
-        out = {"embeds": embeds.bfloat16()}
+        out = {"prompt_embeds": embeds.bfloat16()}
         if name == "nano":
             out.update(noise=noise.bfloat16(), eps=eps.bfloat16())
         for relative in (False, True):

@@ -38,7 +38,7 @@ static void roll_open(struct roll *t, const char *config, const char *rope)
             draw(i < 0 ? noise + b * block : eps + (b * (STEPS - 1) + i) * block, block, b, i);
     t->noise = noise;
     t->eps = eps;
-    t->embeds = golden_floats(&t->r.g, "embeds", PROMPTS * tensor_count(t->r.kv.embed[0]));
+    t->embeds = golden_floats(&t->r.g, "prompt_embeds", PROMPTS * tensor_count(t->r.kv.embed[0]));
     t->latents = check_alloc((size_t)(FRAMES * t->r.values) * sizeof *t->latents);
 }
 

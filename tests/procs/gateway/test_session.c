@@ -13,11 +13,13 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "procs/gateway/y4m.h"
+#include "tests/procs/gateway/latents.h"
 
 static struct stage st;
 static struct session session;
 static struct prompts *prompts;
 static uint8_t *ring;
+static float *latent_ring;
 static int n_made_anew;
 
 /* --- the stages around it -----------------------------------------------------------------------
@@ -32,7 +34,8 @@ static int open_stage(void **state)
     if (bells_open(&st.bells, scratch_dir, WRITER_GATEWAY) != OK) return -1;
     prompts = calloc(1, prompts_bytes(&st.conf));
     ring = calloc(1, frames_bytes(&st.conf));
-    return prompts && ring ? 0 : -1;
+    latent_ring = calloc(1, latents_bytes(&st.conf));
+    return prompts && ring && latent_ring ? 0 : -1;
 }
 
 static int close_stage(void **state)
@@ -41,6 +44,7 @@ static int close_stage(void **state)
     bells_close(&st.bells);
     free(prompts);
     free(ring);
+    free(latent_ring);
     return scratch_close(state);
 }
 
@@ -53,7 +57,9 @@ static void make_anew(void)
     session.ledger = st.ledger;
     session.prompts = prompts;
     session.at = -1;
+    session.latents_fd = -1;
     frames_open(&session.frames, &st.conf, ring);
+    latents_open(&session.latents, &st.conf, latent_ring);
     n_made_anew++;
 }
 
@@ -91,6 +97,12 @@ static void write_frame(int64_t frame)
     for (int64_t i = 0; i < session.frames.n_bytes; i++) to[i] = pixel(frame, i);
 }
 
+/* Value i of a latent, which no other latent in the ring has. */
+static float value(int64_t latent, int64_t i)
+{
+    return (float)(latent * 1000 + i);
+}
+
 /* dit and vae: every latent that is wanted and whose frames have room. */
 static void make_latents(void)
 {
@@ -104,6 +116,8 @@ static void make_latents(void)
         const int64_t first = s->first_frame + ledger_frames_of(r), n = r ? 4 : 1;
         if (first + n > (int64_t)l->gateway.n_committed + st.conf.vae.ring_frames) return;
         for (int64_t f = first; f < first + n; f++) write_frame(f);
+        for (int64_t i = 0; i < session.latents.n_values; i++)
+            latents_at(&session.latents, latent)[i] = value(latent, i);
         l->vae.n_latents = (uint64_t)latent + 1;
         l->dit.n_latents_blocks = l->vae.n_latents / (uint64_t)st.conf.dit.block;
     }
@@ -135,17 +149,18 @@ static void run_job(bool kills)
 static struct job_prompt script_a[] = {{(char *)(uintptr_t) "a dog", 0},
                                        {(char *)(uintptr_t) "a cat", 2}};
 static struct job_prompt script_b[] = {{(char *)(uintptr_t) "a dog", 0}};
-static char out_a[128], out_b[128], hashes_a[128];
+static char out_a[128], out_b[128], hashes_a[128], latents_a[128];
+static char none[1];
 static char *prewarm[] = {(char *)(uintptr_t) "warm"};
 
 static struct job_video video_a(int64_t n_blocks)
 {
-    return (struct job_video){script_a, 2, n_blocks, 7, out_a, hashes_a};
+    return (struct job_video){script_a, 2, n_blocks, 7, out_a, hashes_a, none, none, latents_a};
 }
 
 static struct job_video video_b(int64_t n_blocks)
 {
-    return (struct job_video){script_b, 1, n_blocks, 8, out_b, (char *)(uintptr_t) ""};
+    return (struct job_video){script_b, 1, n_blocks, 8, out_b, none, none, none, none};
 }
 
 static void name_outputs(void)
@@ -155,7 +170,9 @@ static void name_outputs(void)
     snprintf(hashes_a, sizeof hashes_a, "%s", scratch_path("a.sha"));
     unlink(out_a);
     unlink(out_b);
+    snprintf(latents_a, sizeof latents_a, "%s", scratch_path("a.safetensors"));
     unlink(hashes_a);
+    unlink(latents_a);
 }
 
 static void ask(uint64_t id, bool is_live, struct job_video *videos, int32_t n)
@@ -244,6 +261,7 @@ static void run_two(bool kills)
     assert_int_equal(g->n_outputs, 2);
     check_video(out_a, 0, 57);
     check_video(out_b, 57, 33);
+    check_latents(latents_a, session.latents.n_values, value, 15);
     assert_int_equal(count_lines(hashes_a), 57);
     assert_int_not_equal(access(scratch_path("job.error"), F_OK), 0);
 }
@@ -293,7 +311,7 @@ static void test_a_job_is_done_once(void **state)
 
 static struct job_video live_video(void)
 {
-    return (struct job_video){NULL, 0, 0, 9, out_a, (char *)(uintptr_t) ""};
+    return (struct job_video){NULL, 0, 0, 9, out_a, none, none, none, none};
 }
 
 static void step(int n)
@@ -418,6 +436,22 @@ static void test_prompts_that_are_refused(void **state)
     st.is_draining = true; /* SIGTERM ends it */
     run_job(false);
     check_fails(session_prompt(&session, "x", 3, &script), ERR_NONE, "no session");
+}
+
+/* SIGTERM ends a video at a block: its latents are those of its frames. */
+static void test_latents_of_a_video_ended_early(void **state)
+{
+    (void)state;
+    struct job_video videos[] = {video_a(50)};
+    name_outputs();
+    ask(1, false, videos, 1);
+    step(4);
+    st.is_draining = true;
+    run_job(true);
+    const int64_t n_blocks = (int64_t)st.ledger->sessions[0].n_blocks;
+    assert_in_range(n_blocks, 1, 49);
+    check_video(out_a, 0, ledger_frames_of(3 * n_blocks));
+    check_latents(latents_a, session.latents.n_values, value, 3 * n_blocks);
 }
 
 /* --- failures
@@ -548,6 +582,7 @@ int main(void)
         T(test_an_end_is_not_forgotten),
         T(test_an_end_of_a_done_job_ends_nothing),
         T(test_prompts_that_are_refused),
+        T(test_latents_of_a_video_ended_early),
         T(test_output_in_a_missing_directory),
         T(test_output_in_a_missing_directory_with_deaths),
         T(test_output_to_a_full_device),
