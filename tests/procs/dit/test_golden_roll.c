@@ -2,6 +2,7 @@
  * switches of the prompt. Blocks, recaches and sinks go as main.c and plan.c make them go. */
 #include "procs/dit/plan.h"
 #include "tests/procs/dit/golden_dit.h"
+#include "tests/procs/vae/golden_vae.h"
 
 enum { STEPS = 4, PROMPTS = 3, SEED = 5 };
 
@@ -112,6 +113,22 @@ static const struct plan_of_switches {
 } plans[] = {{"6", {6}, 1},   {"12", {12}, 1},        {"15", {15}, 1},
              {"21", {21}, 1}, {"12-15", {12, 15}, 2}, {"15-21", {15, 21}, 2}};
 
+/* What the latents just made become: frames, within a unit of the reference's. */
+static void check_video(const struct roll *t)
+{
+    struct golden_vae v;
+    int64_t n, at = 0;
+    const char *dtype;
+    const uint8_t *want = (const uint8_t *)golden_raw(&t->r.g, "rgb", &dtype, &n);
+    uint8_t *got = check_alloc((size_t)n);
+    golden_vae_open(&v, "nano", GOLDEN_CLEAN);
+    for (int64_t i = 0; i < FRAMES; at += golden_vae_frames(i++))
+        golden_vae_decode(&v, t->latents, i, got + at * v.frame_values);
+    assert_int_equal(at * v.frame_values, n);
+    golden_vae_bytes(got, want, n, 100);
+    golden_vae_close(&v);
+}
+
 /* The plain roll-out, and every one with switches that the file has, in both sink modes. */
 static void check_file(const char *config, const char *mode, int32_t n_wanted)
 {
@@ -122,6 +139,7 @@ static void check_file(const char *config, const char *mode, int32_t n_wanted)
     snprintf(rope, sizeof rope, "dit.rope=%s", mode);
     roll_open(&t, config, rope);
     check_roll(&t, mode, NULL, 0, true, &worst);
+    if (json_object_get(t.r.g.header, "rgb") && strcmp(mode, "absolute") == 0) check_video(&t);
     for (size_t i = 0; i < COUNT(plans); i++)
         for (int32_t keep = 0; keep < 2; keep++) {
             snprintf(name, sizeof name, "%s.%s.%s", mode, plans[i].name, keep ? "keep" : "move");
