@@ -101,6 +101,15 @@ void weights_bind(struct weights *w, void *base)
         w->rooms[i].at->data = (char *)base + w->rooms[i].offset;
 }
 
+err_t weights_keep(struct weights *w, struct dev *d)
+{
+    err_t e = OK;
+    for (int32_t i = 0; i < w->n_rooms; i++)
+        if (w->rooms[i].at->dtype == DTYPE_F32) TRY(ops_keep(d, *w->rooms[i].at));
+out:
+    return e;
+}
+
 err_t weights_fill(struct weights *w, struct dev *d, const char *source)
 {
     err_t e = OK;
@@ -118,7 +127,7 @@ err_t weights_fill(struct weights *w, struct dev *d, const char *source)
                       p->mean, p->std));
         TRY(dev_sync(d)); /* key_mem is written again */
     }
-    for (int32_t i = 0; i < w->n_rooms; i++) TRY(ops_keep(d, *w->rooms[i].at));
+    TRY(weights_keep(w, d));
 out:
     dev_free(d, &key_mem);
     return e;

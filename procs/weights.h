@@ -45,10 +45,10 @@ void weights_bind(struct weights *w, void *base);
 MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source);
 
 /* Fills every named row range from a checkpoint, whose names are clean, with the LoRA (may be NULL)
- * merged into it before it is rounded to the room's dtype. First every name, shape and dtype is
- * compared: ERR_DATA, one sentence that lists what is missing, not expected or wrong. Streams: host
- * memory is a few megabytes and one target's factors. report(self, bytes done, of all) may be
- * NULL. */
+ * merged into it before it is rounded to the room's dtype, and kept as ops_set_bf16 says. First
+ * every name, shape and dtype is compared: ERR_DATA, one sentence that lists what is missing, not
+ * expected or wrong. Streams: host memory is a few megabytes and one target's factors. report(self,
+ * bytes done, of all) may be NULL. */
 MUST_USE err_t weights_load(struct weights *w, struct dev *d, struct checkpoint *c,
                             struct lora *lora,
                             void (*report)(void *self, uint64_t n_done, uint64_t n_all),

@@ -28,4 +28,7 @@ struct weights {
     size_t n_bytes;
 };
 
+/* Rounds what is f32 as ops_set_bf16 says; other types round by themselves. */
+MUST_USE err_t weights_keep(struct weights *w, struct dev *d);
+
 #endif

@@ -201,6 +201,7 @@ err_t weights_load(struct weights *w, struct dev *d, struct checkpoint *c, struc
         goto out;
     }
     for (int32_t i = 0; i < w->n_parts; i++) TRY(load_part(&l, &w->parts[i]));
+    TRY(weights_keep(w, d));
 out:
     free(l.values);
     free(l.turned);

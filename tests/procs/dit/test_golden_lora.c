@@ -3,13 +3,13 @@
 #include "tests/procs/dit/golden_dit.h"
 
 #include "common/lora.h"
-#include "procs/weights.c" /* to find a weight by its name; weights.o is then not linked */
+#include "procs/weights_impl.h" /* to find a weight by its name */
 
 /* Rows of a weight, as they lie on the device, with what the adapter adds. */
 static void merge(struct golden_dit *r, struct lora *lora, const struct part *p)
 {
     const struct tensor rows = tensor_rows(*p->at, p->first, p->n);
-    char name[NAME_MAX_BYTES];
+    char name[CKPT_NAME_MAX + 1];
     struct ckpt_tensor t = {.name = name, .dtype = CKPT_F32, .rank = rows.rank};
     snprintf(name, sizeof name, "%s", p->name);
     for (int32_t i = 0; i < rows.rank; i++) t.shape[i] = rows.shape[i];
