@@ -2,6 +2,7 @@
 #include "common/heap.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 static _Atomic uint64_t n_calls;
@@ -21,31 +22,37 @@ void *__wrap_calloc(size_t k, size_t n);
 void *__wrap_realloc(void *p, size_t n);
 void *__wrap_aligned_alloc(size_t align, size_t n);
 
-static void count(void)
+static _Atomic int fail_in = -1;
+
+void heap_fail_at(int n)
+{
+    atomic_store(&fail_in, n);
+}
+
+/* Counts the call; tells whether it is to fail. */
+static bool count(void)
 {
     atomic_fetch_add_explicit(&n_calls, 1, memory_order_relaxed);
+    if (__builtin_expect(atomic_load_explicit(&fail_in, memory_order_relaxed) < 0, 1)) return false;
+    return atomic_fetch_sub(&fail_in, 1) == 0;
 }
 
 void *__wrap_malloc(size_t n)
 {
-    count();
-    return __real_malloc(n);
+    return count() ? NULL : __real_malloc(n);
 }
 
 void *__wrap_calloc(size_t k, size_t n)
 {
-    count();
-    return __real_calloc(k, n);
+    return count() ? NULL : __real_calloc(k, n);
 }
 
 void *__wrap_realloc(void *p, size_t n)
 {
-    count();
-    return __real_realloc(p, n);
+    return count() ? NULL : __real_realloc(p, n);
 }
 
 void *__wrap_aligned_alloc(size_t align, size_t n)
 {
-    count();
-    return __real_aligned_alloc(align, n);
+    return count() ? NULL : __real_aligned_alloc(align, n);
 }

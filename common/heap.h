@@ -9,4 +9,7 @@
 /* Heap calls of this process since start; stays 0 in a program linked without --wrap. */
 uint64_t heap_calls(void);
 
+/* The n-th heap call from now (0 = the next) gives NULL; negative: none does. */
+void heap_fail_at(int n);
+
 #endif

@@ -103,9 +103,16 @@ static uint64_t progress_of(const struct super *s, enum super_proc i)
     }
 }
 
+/* Only when a stage serves: before, the file may be one that a dead keeper began, and the next will
+ * replace. */
 static void look_for_ledger(struct super *s)
 {
-    if (!s->ledger && ledger_map(s->dir->path, &s->ledger) != OK) s->ledger = NULL;
+    bool has_stage = false;
+    for (enum super_proc i = PROC_TEXT; i < PROCS; i++)
+        has_stage |= s->procs[i].policy.state == STATE_UP;
+    if (s->ledger || !has_stage || ledger_map(s->dir->path, &s->ledger) != OK) return;
+    for (enum super_proc i = PROC_TEXT; i < PROCS; i++)
+        s->procs[i].progress_at_start = progress_of(s, i);
 }
 
 /* --- doing what the policy says --------------------------------------------------------------- */

@@ -28,8 +28,30 @@ static void test_each_call_counts(void **state)
     assert_int_equal(heap_calls(), n + 4);
 }
 
+static void test_the_nth_fails_once(void **state)
+{
+    (void)state;
+    heap_fail_at(2);
+    void *first = malloc(10), *second = calloc(1, 10), *third = malloc(10), *fourth = malloc(10);
+    assert_true(first && second && !third && fourth);
+    heap_fail_at(0);
+    seen = realloc(NULL, 20);
+    assert_null(seen);
+    heap_fail_at(0);
+    seen = aligned_alloc(64, 64);
+    assert_null(seen);
+    heap_fail_at(0);
+    heap_fail_at(-1);
+    seen = malloc(1);
+    assert_non_null(seen);
+    free(seen);
+    free(first);
+    free(second);
+    free(fourth);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_each_call_counts)};
+    const struct CMUnitTest tests[] = {TEST(test_each_call_counts), TEST(test_the_nth_fails_once)};
     return cmocka_run_group_tests_name("heap", tests, NULL, NULL);
 }

@@ -87,8 +87,10 @@ def test_keeper_killed(tmp):
 
 def own_pipeline(tmp, want, place, nth=1):
     """generate with a pipeline of its own, which has one kill at its start or end."""
-    got = generate(tmp, "killed", "--script", script(tmp), "--blocks", str(BLOCKS), "--set",
-                   "fault.point=" + place, "--set", "fault.at=%d" % nth)
+    r = run(["generate", "-c", NANO, "--set", "fault.point=" + place, "--set",
+             "fault.at=%d" % nth] + job_args(tmp, "killed"))
+    check(r.returncode == 0, place, nth, "exit", r.returncode, r.stderr)
+    got = hashes(os.path.join(tmp, "killed.sha256"))
     check(got == want, place, nth, "first frame that differs:",
           next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
     check(leftovers() == ([], []), place, nth, "left", leftovers())
@@ -146,12 +148,12 @@ def test_stopped_past_the_deadline(tmp):
             check(jobs.kill("dit", "vae", sig=0) == pids, "replaced within the deadline")
 
         jobs.during("dit and vae stopped for a second:", stop_for_a_second)
-        before = jobs.kill("dit", "vae", sig=0)
+        before, fired = jobs.kill("dit", "vae", sig=0), faults.fired()
         faults.arm("dit.layer", 5, action="stop")
         jobs.during("dit stopped inside a pass:", lambda: jobs.kill("vae", sig=signal.SIGSTOP))
         after = jobs.kill("dit", "vae", sig=0)
-        check(faults.fired() == 1 and before[0] != after[0] and before[1] != after[1],
-              before, after)
+        check(faults.fired() == fired + 1, "dit was not stopped")
+        check(before[0] != after[0] and before[1] != after[1], before, after)
 
 
 def test_fence(tmp):
