@@ -17,7 +17,7 @@ _Static_assert(sizeof(struct ledger_text) <= LEDGER_PAGE_BYTES, "page");
 _Static_assert(sizeof(struct ledger_dit) <= LEDGER_PAGE_BYTES, "page");
 _Static_assert(sizeof(struct ledger_vae) <= LEDGER_PAGE_BYTES, "page");
 _Static_assert(sizeof(struct ledger_gateway) <= LEDGER_PAGE_BYTES, "page");
-_Static_assert(sizeof(struct ledger_head) == 10 * 8, "no padding");
+_Static_assert(sizeof(struct ledger_head) == 11 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_session) == 8 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_script) == 40 + PROMPT_KEY_BYTES, "no padding");
 _Static_assert(sizeof(struct ledger_decision) == 48 + PROMPT_KEY_BYTES, "no padding");

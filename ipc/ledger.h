@@ -61,6 +61,7 @@ struct ledger_head {
     counter unit_ns, unit_ns_sum; /* duration of the last unit; of all units of this incarnation */
     counter n_allocs_ready;       /* host and device allocations since ready: 0 in steady state */
     counter n_ops;                /* kernel ops run by this incarnation */
+    counter n_dropped;            /* messages to this incarnation that were none */
 };
 
 struct ledger_text {
@@ -98,6 +99,7 @@ struct ledger_gateway {
     counter stream_bytes;     /* written to standard output by the running session */
     counter is_draining;
     counter n_late, late_ns_max; /* frames presented after their time, live sessions */
+    counter n_refused;           /* requests of clients, over all incarnations */
     counter n_outputs;           /* sessions whose output was begun: emptied, given its header */
     counter played;              /* frames of the running session whose time has passed */
     counter job_end;             /* newest job that was asked to end: it begins nothing more */

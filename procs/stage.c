@@ -153,6 +153,7 @@ static err_t stage_loop(struct stage *st, void *self, const struct stage_def *de
         bool did_work = false;
         st->is_draining = got_term != 0;
         TRY(def->step(st, self, &did_work, &is_done));
+        ledger_publish(&st->head->n_dropped, bells_dropped(st->bells));
         ledger_publish(&st->head->n_allocs_ready,
                        heap_calls() - (uint64_t)st->allocs_at_ready + dev_allocs_sealed(st->dev));
         if (did_work || is_done) continue;

@@ -100,6 +100,7 @@ static void answer(struct gateway *g, const uint8_t *peer, size_t n_peer)
 static void refuse(struct gateway *g, const uint8_t *peer, size_t n_peer, uint64_t request, err_t e)
 {
     memset(&g->msg, 0, sizeof g->msg);
+    ledger_add(&g->st->ledger->gateway.n_refused, 1);
     g->msg.type = MSG_REFUSED;
     g->msg.request = request ? request : 1;
     g->msg.status = err_exit_status(e);

@@ -34,6 +34,7 @@ static void add_stage(json_t *o, const struct ledger *l, enum ledger_writer w)
                           : 0));
     set(o, "n_allocs_ready", ledger_read(&h->n_allocs_ready));
     set(o, "n_ops", ledger_read(&h->n_ops));
+    set(o, "messages_dropped", ledger_read(&h->n_dropped));
 }
 
 static json_t *counters(const struct ledger *l)
@@ -58,6 +59,7 @@ static json_t *counters(const struct ledger *l)
     set(o, "prompt_entries", ledger_read(&l->text.n_entries));
     set(o, "prompt_evictions", ledger_read(&l->text.n_evictions));
     set(o, "prompts_from_file", ledger_read(&l->text.n_from_file));
+    set(o, "requests_refused", ledger_read(&l->gateway.n_refused));
     set(o, "encoder_runs", ledger_read(&l->text.n_encoded));
     set(o, "late_frames", ledger_read(&l->gateway.n_late));
     json_object_set_new(o, "late_ms_max",

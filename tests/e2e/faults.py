@@ -68,5 +68,8 @@ class Heads:
     def pid(self, stage):
         return self.word(stage, 1)
 
+    def latents_decoded(self):
+        return self.word("vae", 11)
+
     def phase(self, stage):
         return PHASES[self.word(stage, 4)]

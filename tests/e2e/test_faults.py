@@ -33,9 +33,9 @@ class Jobs:
         """Runs act once a job is at work; the job must end well, with the calm one's frames."""
         wait_for("all up", 30, lambda: all(
             q["state"] == "up" for q in status(self.p.run_dir)["processes"]))
-        units = self.heads.word("vae", 10)
+        latents = self.heads.latents_decoded()
         job = start(["generate", "--run", self.p.run_dir] + job_args(self.tmp, "job"))
-        wait_for("a latent", 20, lambda: self.heads.word("vae", 10) > units)
+        wait_for("a latent", 20, lambda: self.heads.latents_decoded() > latents)
         act()
         check(job.wait(60) == 0, what, "the job ended with", job.returncode, job.stderr.read())
         got = hashes(os.path.join(self.tmp, "job.sha256"))
@@ -83,6 +83,8 @@ def test_keeper_killed(tmp):
         jobs = Jobs(tmp, p)
         jobs.during("keeper killed:", lambda: jobs.kill("keeper"))
         jobs.during("keeper and dit killed:", lambda: jobs.kill("keeper", "dit"))
+    for place in ("keeper.made", "keeper.recorded"):  # of the ledger
+        own_pipeline(tmp, jobs.want, place)
 
 
 def own_pipeline(tmp, want, place, nth=1):
