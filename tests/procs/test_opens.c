@@ -192,8 +192,8 @@ static void test_sockets(void **state)
 static void test_keeper(void **state)
 {
     (void)state;
-    check_open(open_vault, 2);
-    check_open(open_keeperd, 3);
+    check_open(open_vault, 1);
+    check_open(open_keeperd, 2);
 }
 
 static void test_files(void **state)
