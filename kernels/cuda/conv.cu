@@ -55,15 +55,21 @@ extern "C" err_t cuda_conv_plain(struct dev *d, struct tensor y, struct tensor x
     return cuda_launched("conv3d");
 }
 
-/* y[t, 2r + i, 2c + j] = x[t, r, c], eight channels a thread. */
-__global__ static void k_double(uint4 *y, const uint4 *x, int rows, int cols, int n_eights,
-                                int64_t n)
+/* The taps of the four phases: y [4, O, 2, 2, C] from w [O, 3, 3, C]. An even row of the doubled
+ * picture sees taps 0 | 1 + 2 of two rows of the picture, an odd one 0 + 1 | 2. */
+__global__ static void k_phase_taps(__half *y, const __half *w, int n_out, int n_in)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    if (i >= n) return;
-    const int64_t c = i % n_eights, xx = i / n_eights % (2 * cols);
-    const int64_t yy = i / n_eights / (2 * cols) % (2 * rows), t = i / n_eights / (4 * rows * cols);
-    y[i] = x[((t * rows + yy / 2) * cols + xx / 2) * n_eights + c];
+    if (i >= (int64_t)16 * n_out * n_in) return;
+    const int c = (int)(i % n_in), q = (int)(i / n_in % 2), r = (int)(i / n_in / 2 % 2);
+    const int o = (int)(i / n_in / 4 % n_out), phase = (int)(i / n_in / 4 / n_out);
+    const int row = phase / 2 ? 2 * r : r, col = phase % 2 ? 2 * q : q;
+    const int rows = phase / 2 ? 2 - r : 1 + r, cols = phase % 2 ? 2 - q : 1 + q;
+    float sum = 0;
+    for (int y0 = row; y0 < row + rows; y0++)
+        for (int x0 = col; x0 < col + cols; x0++)
+            sum += get(w + (((int64_t)o * 3 + y0) * 3 + x0) * n_in + c);
+    set(y + i, sum);
 }
 
 static err_t fast(struct dev *d, const struct conv_plan *p, struct tensor y, struct tensor x,
@@ -74,8 +80,8 @@ static err_t fast(struct dev *d, const struct conv_plan *p, struct tensor y, str
     const int32_t side = CONV_TILE + p->k - 1;
     TRY(cuda_map_pictures(&mx, x, p->chunk, side));
     TRY(cuda_map_pictures(&mp, past.data ? past : x, p->chunk, side));
-    TRY(cuda_map_matrix(&mw, w.data, p->n_out, (int64_t)p->kt * p->k * p->k * p->n_in, p->chunk,
-                        p->n));
+    TRY(cuda_map_matrix(&mw, w.data, (int64_t)p->phases * p->n_out,
+                        (int64_t)p->kt * p->k * p->k * p->n_in, p->chunk, p->n));
     TRY(cuda_conv_sm90(d, p, &mx, &mp, &mw, y.data, (const float *)b.data, residual.data,
                        y.dtype == DTYPE_F32));
 out:
@@ -93,26 +99,19 @@ extern "C" err_t cuda_conv3d(struct dev *d, struct tensor y, struct tensor x, st
     return cuda_conv_plain(d, y, x, past, w, b, residual, false);
 }
 
-/* Frame by frame through scratch: the doubled picture of one frame is what fits. */
 extern "C" err_t cuda_upsample_conv(struct dev *d, struct tensor y, struct tensor x,
                                     struct tensor w, struct tensor b)
 {
-    err_t e = OK;
     struct conv_plan p;
-    const int rows = x.shape[1], cols = x.shape[2], n_c = x.shape[3];
-    const int64_t n = (int64_t)4 * rows * cols * n_c / 8;
-    const bool is_fast =
-        x.dtype == DTYPE_F16 && n_c % 8 == 0 && n * 16 <= CUDA_SCRATCH_BYTES &&
-        conv_plan_of(&p, 1, y.shape[1], y.shape[2], n_c, y.shape[3], 1, 3, cuda_scratch(d)->n_sms);
+    const int n_in = x.shape[3], n_out = y.shape[3];
+    const int64_t n = (int64_t)16 * n_out * n_in;
+    const bool is_fast = x.dtype == DTYPE_F16 && n * 2 <= CUDA_SCRATCH_BYTES &&
+                         conv_plan_of(&p, x.shape[0], x.shape[1], x.shape[2], n_in, n_out, 1, 2,
+                                      cuda_scratch(d)->n_sms);
     if (!is_fast) return cuda_conv_plain(d, y, x, TENSOR_NONE, w, b, TENSOR_NONE, true);
-    int32_t shape[4] = {1, 2 * rows, 2 * cols, n_c};
-    const struct tensor doubled = tensor_of(cuda_scratch(d)->data, DTYPE_F16, 4, shape);
-    for (int t = 0; t < x.shape[0]; t++) {
-        k_double<<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
-            (uint4 *)doubled.data, (const uint4 *)tensor_rows(x, t, 1).data, rows, cols, n_c / 8,
-            n);
-        TRY(fast(d, &p, tensor_rows(y, t, 1), doubled, TENSOR_NONE, w, b, TENSOR_NONE));
-    }
-out:
-    return e;
+    struct tensor taps = w;
+    taps.data = cuda_scratch(d)->data;
+    k_phase_taps<<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
+        (__half *)taps.data, (const __half *)w.data, n_out, n_in);
+    return fast(d, &p, y, x, TENSOR_NONE, taps, b, TENSOR_NONE);
 }

@@ -6,6 +6,10 @@
  * buffer, read from another first row. A wgmma's 64 rows are 8 x 8 pixels: 8 rows of 8 pixels, one
  * buffer row apart. Past frames are read where they lie: nothing is padded, joined or copied.
  *
+ * Doubling a picture and convolving it by 3 x 3 is, for the output pixels of each of four phases
+ * (even or odd row and column), a 2 x 2 convolution of the picture itself, with taps that are sums
+ * of the nine: four ninths of the work, and nothing is doubled in memory.
+ *
  * Two warpgroups own two blocks of 64 pixels each, a third one only loads.
  */
 #include <cuda_fp16.h>
@@ -85,8 +89,8 @@ PTX_FN void load_all(const struct conv_args *a, struct conv_barriers *b, unsigne
                 barrier_wait(&b->halo_empty[h.at], h.phase ^ 1);
                 barrier_expect(&b->halo_full[h.at], sh::halo_bytes);
                 tma_load_4d(halo + h.at * sh::halo_room, frame < 0 ? &a->past : &a->x,
-                            &b->halo_full[h.at], c, t.col - K / 2, t.row - K / 2,
-                            frame < 0 ? frame + p->kt - 1 : frame);
+                            &b->halo_full[h.at], c, t.col - K / 2 + t.phase % 2,
+                            t.row - K / 2 + t.phase / 2, frame < 0 ? frame + p->kt - 1 : frame);
                 count<2>(&h);
                 for (int g = 0; g < sh::groups; g++) {
                     barrier_wait(&b->w_empty[w.at], w.phase ^ 1);
@@ -94,7 +98,7 @@ PTX_FN void load_all(const struct conv_args *a, struct conv_barriers *b, unsigne
                     for (int i = 0; i < TAPS; i++)
                         tma_load_2d(weights + w.at * sh::stage_room + i * sh::tap_room, &a->w,
                                     &b->w_full[w.at], (kt * K * K + g * TAPS + i) * p->n_in + c,
-                                    t.out);
+                                    t.phase * p->n_out + t.out);
                     count<sh::stages>(&w);
                 }
             }
@@ -129,26 +133,33 @@ PTX_FN void issue(float (&acc)[BLOCKS][N / 2], uint32_t halo, uint32_t weights, 
     wgmma_commit();
 }
 
-PTX_FN void put(__half *y, float a, float b, int n)
+/* Two neighbours of a row, or the last one alone. Rows of an odd length are not aligned to two. */
+PTX_FN void put(__half *y, float a, float b, int left)
 {
-    if (n > 1) *(__half2 *)y = __floats2half2_rn(a, b);
-    else y[0] = __float2half_rn(a);
+    if (left > 1 && ((uintptr_t)y & 3) == 0) {
+        *(__half2 *)y = __floats2half2_rn(a, b);
+    } else {
+        y[0] = __float2half_rn(a);
+        if (left > 1) y[1] = __float2half_rn(b);
+    }
 }
 
-PTX_FN void put(float *y, float a, float b, int n)
+PTX_FN void put(float *y, float a, float b, int left)
 {
     y[0] = a;
-    if (n > 1) y[1] = b;
+    if (left > 1) y[1] = b;
 }
 
 /* acc + bias (+ residual). A warpgroup's blocks lie side by side; group 1 is 8 rows further down.
- */
+ * Some of a row's residual is read before any of that is written: y may be the residual, so the
+ * compiler would else wait for each. */
 template <int N, class OUT>
 PTX_FN void store(const struct conv_args *a, const struct conv_tile *t, int group,
                   const float (&acc)[BLOCKS][N / 2])
 {
     const struct conv_plan *p = &a->p;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 % 4;
+    const int grow = p->phases == 4 ? 2 : 1;
 #pragma unroll
     for (int m = 0; m < BLOCKS; m++) {
 #pragma unroll
@@ -157,19 +168,32 @@ PTX_FN void store(const struct conv_args *a, const struct conv_tile *t, int grou
             const int row = t->row + group * 8 + r / 8, col = t->col + m * 8 + r % 8;
             if (row >= p->rows || col >= p->cols) continue;
             const int64_t at =
-                (((int64_t)t->frame * p->rows + row) * p->cols + col) * p->n_out + t->out;
+                (((int64_t)t->frame * p->rows * grow + row * grow + t->phase / 2) * p->cols * grow +
+                 col * grow + t->phase % 2) *
+                    p->n_out +
+                t->out;
             OUT *y = (OUT *)a->y + at;
+            constexpr int some = N / 8 > 12 ? 8 : N / 8; /* as many as registers hold */
 #pragma unroll
-            for (int i = 0; i < N / 8; i++) {
-                const int c = 8 * i + lane % 4 * 2, left = p->n_out - t->out - c;
-                if (left <= 0) continue;
-                float v0 = acc[m][4 * i + 2 * h] + a->bias[t->out + c], v1 = 0;
-                if (left > 1) v1 = acc[m][4 * i + 2 * h + 1] + a->bias[t->out + c + 1];
-                if (a->residual) {
-                    v0 += __half2float(a->residual[at + c]);
-                    if (left > 1) v1 += __half2float(a->residual[at + c + 1]);
+            for (int first = 0; first < N / 8; first += some) {
+                uint32_t add[some]; /* two halves */
+#pragma unroll
+                for (int i = 0; i < some; i++) {
+                    const int c = 8 * (first + i) + lane % 4 * 2;
+                    add[i] = a->residual && c + 1 < p->n_out - t->out
+                                 ? *(const uint32_t *)(a->residual + at + c)
+                                 : 0;
                 }
-                put(y + c, v0, v1, left);
+#pragma unroll
+                for (int i = 0; i < some; i++) {
+                    const int c = 8 * (first + i) + lane % 4 * 2, left = p->n_out - t->out - c;
+                    if (left <= 0) continue;
+                    const float b0 = __ldg(a->bias + t->out + c);
+                    const float b1 = left > 1 ? __ldg(a->bias + t->out + c + 1) : 0.0f;
+                    const float2 more = __half22float2(*(const __half2 *)&add[i]);
+                    put(y + c, acc[m][4 * (first + i) + 2 * h] + b0 + more.x,
+                        acc[m][4 * (first + i) + 2 * h + 1] + b1 + more.y, left);
+                }
             }
         }
     }
@@ -283,6 +307,8 @@ extern "C" err_t cuda_conv_sm90(struct dev *d, const struct conv_plan *p, const 
     a.residual = (const __half *)residual;
     if (p->k == 1 && p->chunk == 64 && p->n == 192) return launch<64, 192, 1, 1, __half>(d, &a);
     if (p->k == 3 && p->chunk == 64 && p->n == 192) return launch<64, 192, 3, 1, __half>(d, &a);
+    if (p->k == 2 && p->chunk == 64 && p->n == 192) return launch<64, 192, 2, 1, __half>(d, &a);
+    if (p->k == 2 && p->chunk == 64 && p->n == 96) return launch<64, 96, 2, 2, __half>(d, &a);
     if (p->k == 3 && p->chunk == 16 && p->n == 192) return launch<16, 192, 3, 3, __half>(d, &a);
     if (p->k == 3 && p->chunk == 64 && p->n == 96) return launch<64, 96, 3, 3, __half>(d, &a);
     if (p->k == 3 && p->chunk == 32 && p->n == 96) return launch<32, 96, 3, 3, __half>(d, &a);
