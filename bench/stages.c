@@ -213,8 +213,8 @@ static err_t dit_begin(struct dit_bench *t)
 {
     err_t e = OK;
     const struct conf *c = &t->box.conf;
-    TRY(dev_alloc(t->box.d, kv_bytes(c), &t->kv_memory));
-    TRY(kv_open(&t->kv, c, t->kv_memory));
+    TRY(dev_alloc(t->box.d, kv_bytes(c, dit_act(c, t->box.d)), &t->kv_memory));
+    TRY(kv_open(&t->kv, c, dit_act(c, t->box.d), t->kv_memory));
     TRY(dit_prepare(t->model, &t->kv));
     TRY(dit_memory(t));
     TRY(draw(t, RESHAPE(t->kv.embed[0], c->text.text_len, c->text.dim), 2));
@@ -302,7 +302,7 @@ static err_t bench_vae(struct bench *b, const char *name, int32_t threads)
     TRY(vae_open(&t.model, t.box.d, &t.box.conf, t.box.weights));
     TRY(box_fill(&t.box));
     TRY(dev_alloc(t.box.d, vae_state_bytes(t.model), &t.state));
-    vae_bind_state(t.model, t.state);
+    TRY(vae_bind_state(t.model, t.state));
     TRY(vae_memory(&t));
     struct bench_case k = case_of(&t.box, "vae.latent", run_latent, &t);
     k.flops = flops_vae(&t.box.conf);

@@ -19,6 +19,7 @@
 enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
 enum conf_parity { PARITY_REFERENCE, PARITY_CLEAN };
+enum conf_precision { PRECISION_AUTO, PRECISION_FP32 };
 
 struct conf {
     struct {
@@ -38,6 +39,7 @@ struct conf {
         char dit[CONF_TEXT_MAX];
         char lora[CONF_TEXT_MAX];
         char vae[CONF_TEXT_MAX];
+        int32_t precision;           /* enum conf_precision */
         int32_t lora_alpha;          /* 0: the LoRA's rank */
         char text_id[CONF_TEXT_MAX]; /* what the files were when the run began */
         char dit_id[CONF_TEXT_MAX];

@@ -237,7 +237,7 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
     cudaGraph_t graph = NULL;
     struct dev_graph *g = calloc(1, sizeof *g);
     if (!g) return FAIL(ERR_NOMEM, "graph");
-    CALL(cudaStreamBeginCapture(gpu_of(d)->stream, cudaStreamCaptureModeThreadLocal), "capture");
+    CALL(cudaStreamBeginCapture(gpu_of(d)->stream, cudaStreamCaptureModeRelaxed), "capture");
     e = work(self);
     const cudaError_t ce = cudaStreamEndCapture(gpu_of(d)->stream, &graph);
     if (e != OK) goto out;

@@ -224,7 +224,7 @@ err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct ten
                      struct tensor b, struct tensor gate)
 {
     SIG("linear_add");
-    const err_t e = CHECK("y=SO x=SI:a w=OI:a b=O:f? gate=O?", y, x, w, b, gate);
+    const err_t e = CHECK("y=SO:f x=SI:a w=OI:a b=O:f? gate=O?", y, x, w, b, gate);
     return FORWARD(linear_add, y, x, w, b, gate);
 }
 
@@ -266,6 +266,13 @@ err_t ops_silu(struct dev *d, struct tensor y, struct tensor x)
     SIG("silu");
     const err_t e = CHECK("y=* x=*", y, x);
     return FORWARD(silu, y, x);
+}
+
+err_t ops_cast(struct dev *d, struct tensor y, struct tensor x)
+{
+    SIG("cast");
+    const err_t e = CHECK("y=*:f x=*:f", y, x);
+    return FORWARD(cast, y, x);
 }
 
 err_t ops_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b)

@@ -89,6 +89,8 @@ MUST_USE err_t ops_l2_norm(struct dev *d, struct tensor y, struct tensor x, stru
 /* --- elementwise ------------------------------------------------------------------------------
  * The result is kept; of gelu_mul, every operation of the formula as it is written above. */
 MUST_USE err_t ops_silu(struct dev *d, struct tensor y, struct tensor x); /* y may be x */
+/* y = x, rounded to the type of y. Any float types. */
+MUST_USE err_t ops_cast(struct dev *d, struct tensor y, struct tensor x);
 MUST_USE err_t ops_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b);
 /* y = a * gelu_tanh(g): the T5 feed-forward's gate. y may be a. */
 MUST_USE err_t ops_gelu_mul(struct dev *d, struct tensor y, struct tensor a, struct tensor g);

@@ -28,6 +28,7 @@ struct ops {
     err_t (*l2_norm)(struct dev *, struct tensor y, struct tensor x, struct tensor g,
                      int with_silu);
     err_t (*silu)(struct dev *, struct tensor y, struct tensor x);
+    err_t (*cast)(struct dev *, struct tensor y, struct tensor x);
     err_t (*add)(struct dev *, struct tensor y, struct tensor a, struct tensor b);
     err_t (*gelu_mul)(struct dev *, struct tensor y, struct tensor a, struct tensor g);
     err_t (*embed)(struct dev *, struct tensor y, struct tensor table, struct tensor ids);

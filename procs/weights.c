@@ -41,12 +41,13 @@ static void *grown(void *items, int32_t n, size_t item_bytes)
     return realloc(items, (n ? 2 * (size_t)n : 1) * item_bytes);
 }
 
-err_t weights_room(struct weights *w, struct tensor *at, int32_t rank, const int32_t *shape)
+err_t weights_room(struct weights *w, struct tensor *at, enum dtype type, int32_t rank,
+                   const int32_t *shape)
 {
     struct room *r = grown(w->rooms, w->n_rooms, sizeof *r);
     if (!r) return FAIL(ERR_NOMEM, "weights");
     w->rooms = r;
-    *at = tensor_of(NULL, DTYPE_F32, rank, shape);
+    *at = tensor_of(NULL, type, rank, shape);
     r[w->n_rooms++] = (struct room){at, w->n_bytes};
     w->n_bytes += (tensor_bytes(*at) + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
     return OK;
@@ -83,6 +84,11 @@ err_t weights_spare(struct weights *w, const char *prefix)
     w->spare = s;
     w->spare[w->n_spare++] = prefix;
     return OK;
+}
+
+enum dtype weights_half(const struct conf *c, const struct dev *d, enum dtype half)
+{
+    return dev_kind(d) == DEV_CPU || c->model.precision == PRECISION_FP32 ? DTYPE_F32 : half;
 }
 
 size_t weights_bytes(const struct weights *w)

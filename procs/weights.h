@@ -16,11 +16,15 @@
 
 struct weights;
 
+/* What a model computes in on its device: f32 on the CPU and where the configuration says so, else
+ * the model's half type. */
+enum dtype weights_half(const struct conf *c, const struct dev *d, enum dtype half);
+
 MUST_USE err_t weights_open(struct weights **out);
 void weights_close(struct weights **w); /* the tensors stay bound: their memory is the region's */
 
 /* Room for one tensor; *at gets its shape now and its data in weights_map. `at` must stay put. */
-MUST_USE err_t weights_room(struct weights *w, struct tensor *at, int32_t rank,
+MUST_USE err_t weights_room(struct weights *w, struct tensor *at, enum dtype type, int32_t rank,
                             const int32_t *shape);
 /* Rows [first, first + n) of a tensor that has room are the checkpoint's tensor `name`; random
  * weights are mean + std * N(0,1). */

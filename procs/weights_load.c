@@ -155,8 +155,8 @@ static err_t load_rows(struct loader *l, const struct ckpt_tensor *t, struct ten
         from = l->turned;
         other = l->values;
     }
-    if (rows.dtype == DTYPE_BF16) {
-        ckpt_round(CKPT_BF16, other, from, n * n_row);
+    if (rows.dtype != DTYPE_F32) {
+        ckpt_round(rows.dtype == DTYPE_BF16 ? CKPT_BF16 : CKPT_F16, other, from, n * n_row);
         from = other;
     }
     TRY(dev_upload(l->d, to.data, from, tensor_bytes(to)));
@@ -174,7 +174,7 @@ static err_t load_part(struct loader *l, const struct part *p)
     const struct tensor rows = tensor_rows(*p->at, p->first, p->n);
     const int64_t n_row = tensor_count(rows) / p->n;
     const int64_t n_most = n_row < CHUNK_VALUES ? CHUNK_VALUES / n_row : 1;
-    MUST(rows.dtype == DTYPE_F32 || rows.dtype == DTYPE_BF16);
+    MUST(rows.dtype == DTYPE_F32 || rows.dtype == DTYPE_BF16 || rows.dtype == DTYPE_F16);
     for (int64_t first = 0; first < p->n; first += n_most)
         TRY(load_rows(l, t, rows, first, p->n - first < n_most ? p->n - first : n_most));
 out:

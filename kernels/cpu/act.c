@@ -28,6 +28,12 @@ err_t cpu_silu(struct dev *d, struct tensor yt, struct tensor xt)
     return OK;
 }
 
+/* The CPU has one float type. */
+err_t cpu_cast(struct dev *d, struct tensor y, struct tensor x)
+{
+    return dev_copy(d, y.data, x.data, tensor_bytes(x));
+}
+
 err_t cpu_add(struct dev *d, struct tensor yt, struct tensor at, struct tensor bt)
 {
     const int64_t n = tensor_count(yt);

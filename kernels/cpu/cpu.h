@@ -70,6 +70,7 @@ err_t cpu_norm_modulate(struct dev *d, struct tensor y, struct tensor x, struct 
                         struct tensor shift, float eps);
 err_t cpu_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g, int with_silu);
 err_t cpu_silu(struct dev *d, struct tensor y, struct tensor x);
+err_t cpu_cast(struct dev *d, struct tensor y, struct tensor x);
 err_t cpu_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b);
 err_t cpu_gelu_mul(struct dev *d, struct tensor y, struct tensor a, struct tensor g);
 err_t cpu_embed(struct dev *d, struct tensor y, struct tensor table, struct tensor ids);

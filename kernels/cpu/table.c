@@ -78,6 +78,7 @@ const struct ops ops_cpu = {
     .norm_modulate = cpu_norm_modulate,
     .l2_norm = cpu_l2_norm,
     .silu = cpu_silu,
+    .cast = cpu_cast,
     .add = cpu_add,
     .gelu_mul = cpu_gelu_mul,
     .embed = cpu_embed,

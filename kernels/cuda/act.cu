@@ -14,6 +14,12 @@ template <class T> __global__ static void k_silu(T *y, const T *x, int64_t n)
     if (i < n) set(y + i, silu(get(x + i)));
 }
 
+template <class Y, class X> __global__ static void k_cast(Y *y, const X *x, int64_t n)
+{
+    const int64_t i = my_index();
+    if (i < n) set(y + i, get(x + i));
+}
+
 __global__ static void k_add(float *y, const float *a, const float *b, int64_t n)
 {
     const int64_t i = my_index();
@@ -36,9 +42,9 @@ __global__ static void k_embed(float *y, const T *table, const int32_t *ids, int
 }
 
 /* y += gate * (z + b), four columns a thread. n_cols is a multiple of 4. */
-template <class Z, class B>
-__global__ static void k_gate_add(float *y, const Z *z, const B *b, const float *gate,
-                                  int64_t n_fours, int n_cols)
+template <class Y, class Z, class B>
+__global__ static void k_gate_add(Y *y, const Z *z, const B *b, const float *gate, int64_t n_fours,
+                                  int n_cols)
 {
     const int64_t i = my_index();
     if (i >= n_fours) return;
@@ -56,15 +62,15 @@ __global__ static void k_gate_add(float *y, const Z *z, const B *b, const float 
     set4(y + i * 4, make_float4(old.x + v.x, old.y + v.y, old.z + v.z, old.w + v.w));
 }
 
-template <class Z, class B>
-__global__ static void k_gate_add_odd(float *y, const Z *z, const B *b, const float *gate,
-                                      int64_t n, int n_cols)
+template <class Y, class Z, class B>
+__global__ static void k_gate_add_odd(Y *y, const Z *z, const B *b, const float *gate, int64_t n,
+                                      int n_cols)
 {
     const int64_t i = my_index();
     if (i >= n) return;
     const int c = (int)(i % n_cols);
     const float v = get(z + i) + (b ? get(b + c) : 0.0f);
-    y[i] += gate ? gate[c] * v : v;
+    set(y + i, get(y + i) + (gate ? gate[c] * v : v));
 }
 
 template <class Y, class B>
@@ -82,6 +88,16 @@ extern "C" err_t cuda_silu(struct dev *d, struct tensor y, struct tensor x)
     k_silu<<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>((float *)y.data,
                                                                  (const float *)x.data, n);
     return cuda_launched("silu");
+}
+
+extern "C" err_t cuda_cast(struct dev *d, struct tensor y, struct tensor x)
+{
+    const int64_t n = tensor_count(y);
+    BY_TYPE(y.dtype, Y,
+            BY_TYPE(x.dtype, X,
+                    (k_cast<Y, X><<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
+                        (Y *)y.data, (const X *)x.data, n))));
+    return cuda_launched("cast");
 }
 
 extern "C" err_t cuda_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b)
@@ -111,19 +127,27 @@ extern "C" err_t cuda_embed(struct dev *d, struct tensor y, struct tensor table,
     return cuda_launched("embed");
 }
 
-extern "C" err_t cuda_gate_add(struct dev *d, struct tensor y, const void *z, enum dtype type,
-                               struct tensor b, const float *gate)
+template <class Y, class Z, class B>
+static void gate_add(struct dev *d, struct tensor y, const void *z, const void *b,
+                     const float *gate)
 {
     const int n_cols = y.shape[1];
     const int64_t n = tensor_count(y);
-    BY_TYPE(type, Z, BY_TYPE(b.data ? b.dtype : DTYPE_F32, B, {
-                if (n_cols % 4 == 0)
-                    k_gate_add<Z, B><<<n_blocks(n / 4, THREADS), THREADS, 0, cuda_stream(d)>>>(
-                        (float *)y.data, (const Z *)z, (const B *)b.data, gate, n / 4, n_cols);
-                else
-                    k_gate_add_odd<Z, B><<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
-                        (float *)y.data, (const Z *)z, (const B *)b.data, gate, n, n_cols);
-            }));
+    if (n_cols % 4 == 0)
+        k_gate_add<Y, Z, B><<<n_blocks(n / 4, THREADS), THREADS, 0, cuda_stream(d)>>>(
+            (Y *)y.data, (const Z *)z, (const B *)b, gate, n / 4, n_cols);
+    else
+        k_gate_add_odd<Y, Z, B><<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
+            (Y *)y.data, (const Z *)z, (const B *)b, gate, n, n_cols);
+}
+
+extern "C" err_t cuda_gate_add(struct dev *d, struct tensor y, const void *z, enum dtype type,
+                               struct tensor b, const float *gate)
+{
+    BY_TYPE(y.dtype, Y,
+            BY_TYPE(type, Z,
+                    BY_TYPE(b.data ? b.dtype : DTYPE_F32, B,
+                            (gate_add<Y, Z, B>(d, y, z, b.data, gate)))));
     return cuda_launched("gate_add");
 }
 

@@ -62,7 +62,7 @@ err_t cuda_gemm(struct dev *d, const struct cuda_gemm *g);
 
 /* --- kernels that ops are put together from --------------------------------------------------- */
 
-/* y[s, :] += gate * (z[s, :] + b), y f32, z of type `type`; b any float or absent, gate or NULL. */
+/* y[s, :] += gate * (z[s, :] + b), z of type `type`; b any float or absent, gate or NULL. */
 err_t cuda_gate_add(struct dev *d, struct tensor y, const void *z, enum dtype type, struct tensor b,
                     const float *gate);
 /* y = y + b, or gelu(y + b); b any float or absent. */
@@ -108,6 +108,7 @@ err_t cuda_norm_modulate(struct dev *d, struct tensor y, struct tensor x, struct
                          struct tensor shift, float eps);
 err_t cuda_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g, int with_silu);
 err_t cuda_silu(struct dev *d, struct tensor y, struct tensor x);
+err_t cuda_cast(struct dev *d, struct tensor y, struct tensor x);
 err_t cuda_add(struct dev *d, struct tensor y, struct tensor a, struct tensor b);
 err_t cuda_gelu_mul(struct dev *d, struct tensor y, struct tensor a, struct tensor g);
 err_t cuda_embed(struct dev *d, struct tensor y, struct tensor table, struct tensor ids);

@@ -65,6 +65,7 @@ const struct ops ops_cuda = {
     .norm_modulate = cuda_norm_modulate,
     .l2_norm = cuda_l2_norm,
     .silu = cuda_silu,
+    .cast = cuda_cast,
     .add = cuda_add,
     .gelu_mul = cuda_gelu_mul,
     .embed = cuda_embed,

@@ -2,12 +2,14 @@
 #include "procs/dit/dit.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/ops.h"
 
 static const float EPS = 1e-6f;
+enum { PASSES_MAX = 128 };
 enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2, MODS };
 
 struct dit_layer {
@@ -21,10 +23,20 @@ struct dit_layer {
     struct tensor cross_k, cross_v;               /* [text_len + 1, C], derived from the prompt */
 };
 
+/* One kind of pass: everything that is fixed for it. What changes from one pass of a kind to the
+ * next (ring slots, rotations, the prompt) is in device memory, so a kind is recorded once. */
+struct pass {
+    struct dit *m;
+    int32_t step, n_frames, n_tokens, n_slots, n_sinks;
+    bool only_kv;
+    struct dev_graph *graph;
+};
+
 struct dit {
     struct dev *d;
+    enum dtype act; /* of activations, weights, keys and values; the residual stream is f32 */
     int32_t C, heads, ffn, layers, freq_dim, z, rows, cols, text_len, text_dim, frame_tokens;
-    int32_t window, pairs_t, pairs_s; /* rotary pairs: time, row and column */
+    int32_t window, block, pairs_t, pairs_s; /* rotary pairs: time, row and column */
     struct sched sched;
     const struct kv *kv;
 
@@ -41,6 +53,10 @@ struct dit {
     struct tensor slots, n_keys, pad_bias;         /* i32 [window], i32 [1], f32 [1] */
     struct tensor rot_t, rot_sink, rot_yx;         /* [window, pt, 2] twice, [G, ps, 2] */
 
+    struct tensor x_in, flow; /* f32 [window, z, rows, cols]: a pass's input and output */
+    struct pass *passes;      /* every kind that a session can need */
+    int32_t n_passes;
+
     int32_t n_text_keys;
     void (*beat)(void *self);
     void *beat_self;
@@ -49,14 +65,16 @@ struct dit {
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-/* A linear layer: weight [n_out, n_in] at N(0, gain / sqrt(n_in)), bias at N(0, 0.05). */
-static err_t declare_linear(struct weights *w, struct tensor *weight, struct tensor *bias,
-                            int32_t n_out, int32_t n_in, float gain, const char *key)
+/* A linear layer: weight [n_out, n_in] at N(0, 1 / sqrt(n_in)), bias at N(0, 0.05). The weight has
+ * the type of the layer's input, the bias that of its output. */
+static err_t declare_linear(struct weights *w, struct tensor *weight, enum dtype in,
+                            struct tensor *bias, enum dtype out_type, int32_t n_out, int32_t n_in,
+                            const char *key)
 {
     err_t e = OK;
-    TRY(weights_room(w, weight, 2, (int32_t[]){n_out, n_in}));
-    TRY(weights_name(w, weight, 0, n_out, 0, gain / sqrtf((float)n_in), "%s.weight", key));
-    TRY(weights_room(w, bias, 1, &n_out));
+    TRY(weights_room(w, weight, in, 2, (int32_t[]){n_out, n_in}));
+    TRY(weights_name(w, weight, 0, n_out, 0, 1.0f / sqrtf((float)n_in), "%s.weight", key));
+    TRY(weights_room(w, bias, out_type, 1, &n_out));
     TRY(weights_name(w, bias, 0, n_out, 0, 0.05f, "%s.bias", key));
 out:
     return e;
@@ -67,7 +85,7 @@ static err_t declare_vector(struct weights *w, struct tensor *at, int32_t rows, 
 {
     err_t e = OK;
     const int32_t shape[2] = {rows, n};
-    TRY(weights_room(w, at, rows > 1 ? 2 : 1, rows > 1 ? shape : shape + 1));
+    TRY(weights_room(w, at, DTYPE_F32, rows > 1 ? 2 : 1, rows > 1 ? shape : shape + 1));
     TRY(weights_name(w, at, 0, rows > 1 ? rows : n, mean, std, "%s", key));
 out:
     return e;
@@ -81,8 +99,8 @@ static err_t declare_qkv(struct dit *m, struct weights *w, int32_t i)
     err_t e = OK;
     struct dit_layer *l = &m->layer[i];
     const int32_t C = m->C, three = 3 * C;
-    TRY(weights_room(w, &l->qkv_w, 2, (int32_t[]){three, C}));
-    TRY(weights_room(w, &l->qkv_b, 1, &three));
+    TRY(weights_room(w, &l->qkv_w, m->act, 2, (int32_t[]){three, C}));
+    TRY(weights_room(w, &l->qkv_b, m->act, 1, &three));
     for (int32_t part = 0; part < 3; part++) {
         const char name = "qkv"[part];
         TRY(weights_name(w, &l->qkv_w, part * C, C, 0, 1.0f / sqrtf((float)C),
@@ -100,23 +118,26 @@ static err_t declare_layer(struct dit *m, struct weights *w, int32_t i)
     char key[64];
     struct dit_layer *l = &m->layer[i];
     const int32_t C = m->C;
+    const enum dtype act = m->act;
     TRY(declare_vector(w, &l->modulation, MODS, C, 0, 0.3f, KEY("blocks.%d.modulation", i)));
     TRY(declare_qkv(m, w, i));
     TRY(declare_vector(w, &l->norm_q, 1, C, 1, 0.1f, KEY("blocks.%d.self_attn.norm_q.weight", i)));
     TRY(declare_vector(w, &l->norm_k, 1, C, 1, 0.1f, KEY("blocks.%d.self_attn.norm_k.weight", i)));
-    TRY(declare_linear(w, &l->o_w, &l->o_b, C, C, 1, KEY("blocks.%d.self_attn.o", i)));
+    TRY(declare_linear(w, &l->o_w, act, &l->o_b, DTYPE_F32, C, C, KEY("blocks.%d.self_attn.o", i)));
     TRY(declare_vector(w, &l->norm3_w, 1, C, 1, 0.1f, KEY("blocks.%d.norm3.weight", i)));
     TRY(declare_vector(w, &l->norm3_b, 1, C, 0, 0.1f, KEY("blocks.%d.norm3.bias", i)));
-    TRY(declare_linear(w, &l->xq_w, &l->xq_b, C, C, 1, KEY("blocks.%d.cross_attn.q", i)));
-    TRY(declare_linear(w, &l->xk_w, &l->xk_b, C, C, 1, KEY("blocks.%d.cross_attn.k", i)));
-    TRY(declare_linear(w, &l->xv_w, &l->xv_b, C, C, 1, KEY("blocks.%d.cross_attn.v", i)));
-    TRY(declare_linear(w, &l->xo_w, &l->xo_b, C, C, 1, KEY("blocks.%d.cross_attn.o", i)));
+    TRY(declare_linear(w, &l->xq_w, act, &l->xq_b, act, C, C, KEY("blocks.%d.cross_attn.q", i)));
+    TRY(declare_linear(w, &l->xk_w, act, &l->xk_b, act, C, C, KEY("blocks.%d.cross_attn.k", i)));
+    TRY(declare_linear(w, &l->xv_w, act, &l->xv_b, act, C, C, KEY("blocks.%d.cross_attn.v", i)));
+    TRY(declare_linear(w, &l->xo_w, act, &l->xo_b, DTYPE_F32, C, C,
+                       KEY("blocks.%d.cross_attn.o", i)));
     TRY(declare_vector(w, &l->xnorm_q, 1, C, 1, 0.1f,
                        KEY("blocks.%d.cross_attn.norm_q.weight", i)));
     TRY(declare_vector(w, &l->xnorm_k, 1, C, 1, 0.1f,
                        KEY("blocks.%d.cross_attn.norm_k.weight", i)));
-    TRY(declare_linear(w, &l->ffn0_w, &l->ffn0_b, m->ffn, C, 1, KEY("blocks.%d.ffn.0", i)));
-    TRY(declare_linear(w, &l->ffn2_w, &l->ffn2_b, C, m->ffn, 1, KEY("blocks.%d.ffn.2", i)));
+    TRY(declare_linear(w, &l->ffn0_w, act, &l->ffn0_b, act, m->ffn, C, KEY("blocks.%d.ffn.0", i)));
+    TRY(declare_linear(w, &l->ffn2_w, act, &l->ffn2_b, DTYPE_F32, C, m->ffn,
+                       KEY("blocks.%d.ffn.2", i)));
 out:
     return e;
 }
@@ -126,7 +147,7 @@ static err_t declare_patch(struct dit *m, struct weights *w)
 {
     err_t e = OK;
     const int32_t C = m->C, n_in = m->z * 4;
-    TRY(weights_room(w, &m->patch_w, 2, (int32_t[]){C, n_in}));
+    TRY(weights_room(w, &m->patch_w, m->act, 2, (int32_t[]){C, n_in}));
     TRY(weights_name(w, &m->patch_w, 0, C, 0, 1.0f / sqrtf((float)n_in), "patch_embedding.weight"));
     weights_as(w, 5, (int32_t[]){C, m->z, 1, 2, 2});
     TRY(declare_vector(w, &m->patch_b, 1, C, 0, 0.05f, "patch_embedding.bias"));
@@ -139,14 +160,18 @@ static err_t declare(struct dit *m, struct weights *w)
     err_t e = OK;
     const int32_t C = m->C;
     TRY(declare_patch(m, w));
-    TRY(declare_linear(w, &m->text0_w, &m->text0_b, C, m->text_dim, 1, "text_embedding.0"));
-    TRY(declare_linear(w, &m->text2_w, &m->text2_b, C, C, 1, "text_embedding.2"));
-    TRY(declare_linear(w, &m->time0_w, &m->time0_b, C, m->freq_dim, 1, "time_embedding.0"));
-    TRY(declare_linear(w, &m->time2_w, &m->time2_b, C, C, 1, "time_embedding.2"));
-    TRY(declare_linear(w, &m->time_proj_w, &m->time_proj_b, MODS * C, C, 1, "time_projection.1"));
+    TRY(declare_linear(w, &m->text0_w, m->act, &m->text0_b, m->act, C, m->text_dim,
+                       "text_embedding.0"));
+    TRY(declare_linear(w, &m->text2_w, m->act, &m->text2_b, m->act, C, C, "text_embedding.2"));
+    TRY(declare_linear(w, &m->time0_w, DTYPE_F32, &m->time0_b, DTYPE_F32, C, m->freq_dim,
+                       "time_embedding.0"));
+    TRY(declare_linear(w, &m->time2_w, DTYPE_F32, &m->time2_b, DTYPE_F32, C, C,
+                       "time_embedding.2"));
+    TRY(declare_linear(w, &m->time_proj_w, DTYPE_F32, &m->time_proj_b, DTYPE_F32, MODS * C, C,
+                       "time_projection.1"));
     for (int32_t i = 0; i < m->layers; i++) TRY(declare_layer(m, w, i));
     TRY(declare_vector(w, &m->head_mod, 2, C, 0, 0.3f, "head.modulation"));
-    TRY(declare_linear(w, &m->head_w, &m->head_b, m->z * 4, C, 1, "head.head"));
+    TRY(declare_linear(w, &m->head_w, m->act, &m->head_b, DTYPE_F32, m->z * 4, C, "head.head"));
 out:
     return e;
 }
@@ -168,17 +193,19 @@ static size_t deal(struct dit *m, char *base)
     DEAL(m->time_e, DTYPE_F32, 1, C);
     DEAL(m->time_h, DTYPE_F32, 1, C);
     DEAL(m->time_e0, DTYPE_F32, 1, MODS * C);
+    DEAL(m->x_in, DTYPE_F32, m->window, m->z, m->rows, m->cols);
+    DEAL(m->flow, DTYPE_F32, m->window, m->z, m->rows, m->cols);
     DEAL(m->x, DTYPE_F32, S, C);
-    DEAL(m->h, DTYPE_F32, S, C);
-    DEAL(m->qkv, DTYPE_F32, S, 3 * C);
-    DEAL(m->q, DTYPE_F32, S, C);
-    DEAL(m->o, DTYPE_F32, S, C);
-    DEAL(m->f, DTYPE_F32, S, m->ffn);
-    DEAL(m->patch, DTYPE_F32, S, m->z * 4);
+    DEAL(m->h, m->act, S, C);
+    DEAL(m->qkv, m->act, S, 3 * C);
+    DEAL(m->q, m->act, S, C);
+    DEAL(m->o, m->act, S, C);
+    DEAL(m->f, m->act, S, m->ffn);
+    DEAL(m->patch, m->act, S, m->z * 4);
     DEAL(m->out, DTYPE_F32, S, m->z * 4);
-    DEAL(m->text_in, DTYPE_F32, K, m->text_dim);
-    DEAL(m->text_mid, DTYPE_F32, K, C);
-    DEAL(m->text_c, DTYPE_F32, K, C);
+    DEAL(m->text_in, m->act, K, m->text_dim);
+    DEAL(m->text_mid, m->act, K, C);
+    DEAL(m->text_c, m->act, K, C);
     DEAL(m->slots, DTYPE_I32, m->window);
     DEAL(m->n_keys, DTYPE_I32, 1);
     DEAL(m->pad_bias, DTYPE_F32, 1);
@@ -186,11 +213,16 @@ static size_t deal(struct dit *m, char *base)
     DEAL(m->rot_sink, DTYPE_F32, m->window, m->pairs_t, 2);
     DEAL(m->rot_yx, DTYPE_F32, G, m->pairs_s, 2);
     for (int32_t i = 0; i < m->layers; i++) {
-        DEAL(m->layer[i].cross_k, DTYPE_F32, K, C);
-        DEAL(m->layer[i].cross_v, DTYPE_F32, K, C);
+        DEAL(m->layer[i].cross_k, m->act, K, C);
+        DEAL(m->layer[i].cross_v, m->act, K, C);
     }
 #undef DEAL
     return at;
+}
+
+enum dtype dit_act(const struct conf *c, const struct dev *d)
+{
+    return weights_half(c, d, DTYPE_BF16);
 }
 
 err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct weights *w)
@@ -199,6 +231,7 @@ err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct wei
     struct dit *m = calloc(1, sizeof *m + (size_t)c->dit.layers * sizeof(struct dit_layer));
     if (!m) return FAIL(ERR_NOMEM, "dit");
     m->d = d;
+    m->act = dit_act(c, d);
     m->C = c->dit.dim;
     m->heads = c->dit.heads;
     m->ffn = c->dit.ffn_dim;
@@ -211,8 +244,14 @@ err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct wei
     m->text_dim = c->text.dim;
     m->frame_tokens = conf_frame_tokens(c);
     m->window = c->dit.window;
+    m->block = c->dit.block;
     m->pairs_s = m->C / m->heads / 6;
     m->pairs_t = m->C / m->heads / 2 - 2 * m->pairs_s;
+    m->passes = calloc(PASSES_MAX, sizeof *m->passes);
+    if (!m->passes) {
+        e = FAIL(ERR_NOMEM, "dit");
+        goto out;
+    }
     TRY(sched_open(&m->sched, c->dit.steps));
     TRY(declare(m, w));
     TRY(dev_alloc(d, deal(m, NULL), &m->memory));
@@ -227,6 +266,8 @@ out:
 void dit_close(struct dit **m)
 {
     if (!*m) return;
+    for (int32_t i = 0; i < (*m)->n_passes; i++) dev_graph_close((*m)->d, &(*m)->passes[i].graph);
+    free((*m)->passes);
     dev_free((*m)->d, &(*m)->memory);
     free(*m);
     *m = NULL;
@@ -304,16 +345,6 @@ out:
     return e;
 }
 
-err_t dit_prepare(struct dit *m, const struct kv *kv)
-{
-    err_t e = OK;
-    m->kv = kv;
-    for (int32_t i = 0; i <= m->sched.n_steps; i++) TRY(prepare_timestep(m, i));
-    TRY(upload_rotations(m, m->rot_yx, m->rot_yx.shape[0], 0));
-out:
-    return e;
-}
-
 err_t dit_set_prompt(struct dit *m, int32_t parity, int32_t n_tokens)
 {
     err_t e = OK;
@@ -327,8 +358,7 @@ err_t dit_set_prompt(struct dit *m, int32_t parity, int32_t n_tokens)
     const struct tensor in = tensor_rows(m->text_in, 0, n), mid = tensor_rows(m->text_mid, 0, n);
     const struct tensor c = tensor_rows(m->text_c, 0, n);
     TRY(dev_zero(d, in.data, tensor_bytes(in)));
-    TRY(dev_copy(d, in.data, m->kv->embed[parity].data,
-                 tensor_bytes(tensor_rows(in, 0, n_tokens))));
+    TRY(ops_cast(d, tensor_rows(in, 0, n_tokens), tensor_rows(m->kv->embed[parity], 0, n_tokens)));
     TRY(ops_linear_gelu(d, mid, in, m->text0_w, m->text0_b));
     TRY(ops_linear(d, c, mid, m->text2_w, m->text2_b));
     for (int32_t i = 0; i < m->layers; i++) {
@@ -353,11 +383,6 @@ static struct tensor mod_of(const struct dit *m, int32_t step, int32_t layer, in
     const struct tensor all = RESHAPE(m->mod, (m->sched.n_steps + 1) * m->layers * MODS, m->C);
     return RESHAPE(tensor_rows(all, (step * m->layers + layer) * MODS + which, 1), m->C);
 }
-
-struct pass {
-    int32_t step, n_frames, n_tokens, n_slots, n_sinks;
-    bool only_kv;
-};
 
 /* Where the frames of this pass go, and where everything stands in time. */
 static err_t place_frames(struct dit *m, const struct pass *p, int64_t first, int64_t sink_base)
@@ -461,35 +486,102 @@ out:
     return e;
 }
 
+/* The ops of a pass, from m->x_in to m->flow. */
+static err_t run_pass(void *self)
+{
+    err_t e = OK;
+    const struct pass *p = self;
+    struct dit *m = p->m;
+    const struct tensor patch = tensor_rows(m->patch, 0, p->n_tokens);
+    TRY(ops_patchify(m->d, patch, tensor_rows(m->x_in, 0, p->n_frames)));
+    TRY(ops_linear(m->d, tensor_rows(m->x, 0, p->n_tokens), patch, m->patch_w, m->patch_b));
+    for (int32_t i = 0; i < m->layers; i++) {
+        if (m->beat) m->beat(m->beat_self);
+        TRY(self_attention(m, i, p));
+        if (p->only_kv && i == m->layers - 1) break;
+        TRY(cross_attention(m, i, p));
+        TRY(feed_forward(m, i, p));
+    }
+    if (!p->only_kv) TRY(head(m, tensor_rows(m->flow, 0, p->n_frames), p));
+out:
+    return e;
+}
+
+static bool is_same_kind(const struct pass *a, const struct pass *b)
+{
+    return a->step == b->step && a->n_frames == b->n_frames && a->n_slots == b->n_slots &&
+           a->n_sinks == b->n_sinks && a->only_kv == b->only_kv;
+}
+
+/* The pass over F frames of which the last is end - 1, counted from the sink base. */
+static err_t find_pass(struct dit *m, int32_t step, int32_t F, int64_t end, bool only_kv,
+                       struct pass **out)
+{
+    err_t e = OK;
+    const struct pass kind = {
+        .m = m,
+        .step = step,
+        .n_frames = F,
+        .n_tokens = F * m->frame_tokens,
+        .n_slots = kv_slots_used(m->kv, end, 0),
+        .n_sinks = !m->kv->k_sink[0].data ? 0
+                   : end < m->kv->sink    ? (int32_t)end
+                                          : m->kv->sink,
+        .only_kv = only_kv,
+    };
+    for (int32_t i = 0; i < m->n_passes; i++) {
+        *out = &m->passes[i];
+        if (is_same_kind(*out, &kind)) return OK;
+    }
+    if (m->n_passes == PASSES_MAX) return FAIL(ERR_LIMIT, "more than %d kinds of pass", PASSES_MAX);
+    struct pass *p = &m->passes[m->n_passes];
+    *p = kind;
+    TRY(dev_record(m->d, &p->graph, run_pass, p));
+    m->n_passes++;
+    *out = p;
+out:
+    return e;
+}
+
+/* The kinds that sessions need: blocks while the window fills and when it is full, and recaches. */
+static err_t record_passes(struct dit *m, int32_t block)
+{
+    err_t e = OK;
+    struct pass *p;
+    const int32_t clean = m->sched.n_steps;
+    for (int64_t end = block; end <= m->window + block; end += block)
+        for (int32_t i = 0; i <= clean; i++) TRY(find_pass(m, i, block, end, i == clean, &p));
+    for (int32_t F = block; F <= m->window; F += block) TRY(find_pass(m, clean, F, F, true, &p));
+    TRY(find_pass(m, clean, m->window, m->window + 1, true, &p));
+    TRY(find_pass(m, clean, m->window - m->kv->sink, m->window + 1, true, &p));
+out:
+    return e;
+}
+
+err_t dit_prepare(struct dit *m, const struct kv *kv)
+{
+    err_t e = OK;
+    m->kv = kv;
+    for (int32_t i = 0; i <= m->sched.n_steps; i++) TRY(prepare_timestep(m, i));
+    TRY(upload_rotations(m, m->rot_yx, m->rot_yx.shape[0], 0));
+    TRY(dev_sync(m->d));
+    TRY(record_passes(m, m->block));
+out:
+    return e;
+}
+
 err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step, int64_t first,
                int64_t sink_base)
 {
     err_t e = OK;
     const int32_t F = x.shape[0];
-    const struct pass p = {
-        .step = step,
-        .n_frames = F,
-        .n_tokens = F * m->frame_tokens,
-        .n_slots = kv_slots_used(m->kv, first + F, sink_base),
-        .n_sinks = !m->kv->k_sink[0].data                ? 0
-                   : first + F - sink_base < m->kv->sink ? (int32_t)(first + F - sink_base)
-                                                         : m->kv->sink,
-        .only_kv = !flow.data,
-    };
-    const struct tensor patch = tensor_rows(m->patch, 0, p.n_tokens);
+    struct pass *p;
     MUST(F >= 1 && F <= m->window && step >= 0 && step <= m->sched.n_steps && first >= sink_base);
-
-    TRY(place_frames(m, &p, first, sink_base));
-    TRY(ops_patchify(m->d, patch, x));
-    TRY(ops_linear(m->d, tensor_rows(m->x, 0, p.n_tokens), patch, m->patch_w, m->patch_b));
-    for (int32_t i = 0; i < m->layers; i++) {
-        if (m->beat) m->beat(m->beat_self);
-        TRY(self_attention(m, i, &p));
-        if (p.only_kv && i == m->layers - 1) break;
-        TRY(cross_attention(m, i, &p));
-        TRY(feed_forward(m, i, &p));
-    }
-    if (!p.only_kv) TRY(head(m, flow, &p));
+    TRY(find_pass(m, step, F, first + F - sink_base, !flow.data, &p));
+    TRY(place_frames(m, p, first, sink_base));
+    TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));
+    TRY(dev_replay(m->d, p->graph));
+    if (flow.data) TRY(dev_copy(m->d, flow.data, m->flow.data, tensor_bytes(flow)));
 out:
     return e;
 }

@@ -13,12 +13,16 @@
 
 struct dit;
 
+/* The type of activations, weights, keys and values on this device. */
+enum dtype dit_act(const struct conf *c, const struct dev *d);
+
 /* Declares the weights in w, allocates activations for `window` frames. */
 MUST_USE err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct weights *w);
 void dit_close(struct dit **m);
 
-/* Derives the tables that depend on weights alone: modulation for each timestep. Once, after the
- * weights are bound and filled. kv is borrowed. */
+/* Derives the tables that depend on weights alone: modulation for each timestep; and records every
+ * kind of pass that a session can need, which reads and writes nothing. Once, after the weights are
+ * bound and filled. kv is borrowed. */
 MUST_USE err_t dit_prepare(struct dit *m, const struct kv *kv);
 
 const struct sched *dit_sched(const struct dit *m);

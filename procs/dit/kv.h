@@ -21,13 +21,14 @@ enum { KV_LAYOUT = 1 };
 struct kv {
     int32_t window, sink, frame_tokens, layers;
     struct tensor embed[2]; /* f32 [text_len, text_dim], by parity of the decision's index */
-    struct tensor *k, *v;   /* layers x f32 [window * frame_tokens, heads, head_dim] */
-    struct tensor *k_sink;  /* layers x f32 [sink * frame_tokens, heads, head_dim], or absent */
+    struct tensor *k, *v;   /* layers x act [window * frame_tokens, heads, head_dim] */
+    struct tensor *k_sink;  /* layers x act [sink * frame_tokens, heads, head_dim], or absent */
 };
 
-uint64_t kv_bytes(const struct conf *c);
+/* act: the type of keys and values. */
+uint64_t kv_bytes(const struct conf *c, enum dtype act);
 /* Views into the region. */
-MUST_USE err_t kv_open(struct kv *kv, const struct conf *c, void *base);
+MUST_USE err_t kv_open(struct kv *kv, const struct conf *c, enum dtype act, void *base);
 void kv_close(struct kv *kv);
 
 int32_t kv_slot(const struct kv *kv, int64_t frame, int64_t sink_base);

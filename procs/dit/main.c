@@ -90,9 +90,10 @@ static err_t open_regions(struct dit_stage *p)
     err_t e = OK;
     struct stage *st = p->st;
     const struct conf *c = &st->conf;
+    const enum dtype act = dit_act(c, st->dev);
     TRY(weights_map(p->weights, st, "dit", &p->weights_region));
-    TRY(stage_region(st, st->dev, "kv.0", kv_bytes(c), KV_LAYOUT, NULL, &p->kv_region));
-    TRY(kv_open(&p->kv, c, p->kv_region.data));
+    TRY(stage_region(st, st->dev, "kv.0", kv_bytes(c, act), KV_LAYOUT, NULL, &p->kv_region));
+    TRY(kv_open(&p->kv, c, act, p->kv_region.data));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
     p->prompts = p->prompts_region.data;

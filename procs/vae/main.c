@@ -43,6 +43,7 @@ static void vae_stage_close(void **self)
     region_unmap(&p->weights_region);
     region_unmap(&p->state_region);
     region_unmap(&p->latents_region);
+    dev_unpin(p->st->dev, p->frames_region.data);
     region_unmap(&p->frames_region);
     ops_close(p->st->dev);
     free(p);
@@ -57,13 +58,14 @@ static err_t open_regions(struct vae_stage *p)
     TRY(weights_map(p->weights, st, "vae", &p->weights_region));
     TRY(stage_region(st, st->dev, "vae.0", vae_state_bytes(p->model), VAE_LAYOUT, NULL,
                      &p->state_region));
-    vae_bind_state(p->model, p->state_region.data);
+    TRY(vae_bind_state(p->model, p->state_region.data));
     TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
                      &p->latents_region));
     latents_open(&p->latents, c, p->latents_region.data);
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);
+    TRY(dev_pin(st->dev, p->frames_region.data, p->frames_region.n_bytes));
 out:
     return e;
 }

@@ -33,12 +33,22 @@ struct upsampler {
 };
 
 struct history {
-    size_t offset, n_bytes; /* f32 [2, Y, X, C] in a set */
+    size_t offset, n_bytes; /* act [2, Y, X, C] in a set */
     int32_t rows, cols, channels;
+};
+
+/* A latent's ops depend on its index only so far: it is the first, or odd, or even. */
+enum { KINDS = 3 };
+struct kind {
+    struct vae *v;
+    int64_t r; /* 0, 1, 2: the first of its kind */
+    struct dev_graph *graph;
+    struct tensor pixels; /* f32 [n, 8Y, 8X, 3] */
 };
 
 struct vae {
     struct dev *d;
+    enum dtype act; /* of activations, histories and the weights of convolutions */
     int32_t z, rows, cols, base;
     struct conv conv2, conv1, head;
     struct res middle[2], res[STAGES][RES_PER_STAGE];
@@ -51,9 +61,12 @@ struct vae {
     char *state;
     void *memory;                /* the buffers below */
     struct tensor inv_std, mean; /* [z] */
-    float *buffer[4];            /* each holds the largest activation */
-    int64_t r;                   /* latent in hand */
-    struct tensor pixels;        /* the last decode's, in a buffer */
+    void *buffer[4];             /* each holds the largest activation */
+    int64_t r;                   /* latent in hand, as its kind has it */
+    struct kind kinds[KINDS];
+    void (*beat)(void *self);
+    void *beat_self;
+    struct tensor pixels; /* the last decode's, in a buffer */
 };
 
 /* A picture in flight: [T, Y, X, C] in one of the buffers. */
@@ -64,16 +77,16 @@ struct pic {
 
 /* --- weights ---------------------------------------------------------------------------------- */
 
-static err_t declare_conv(struct weights *w, struct conv *c, int32_t n_out, int32_t n_in,
-                          int32_t kt, int32_t k, const char *key)
+static err_t declare_conv(const struct vae *v, struct weights *w, struct conv *c, int32_t n_out,
+                          int32_t n_in, int32_t kt, int32_t k, const char *key)
 {
     err_t e = OK;
     const int32_t shape[5] = {n_out, kt, k, k, n_in};
     c->history = -1;
-    TRY(weights_room(w, &c->w, 5, shape));
+    TRY(weights_room(w, &c->w, v->act, 5, shape));
     TRY(weights_name(w, &c->w, 0, n_out, 0, 1.0f / sqrtf((float)(kt * k * k * n_in)), "%s.weight",
                      key));
-    TRY(weights_room(w, &c->b, 1, &n_out));
+    TRY(weights_room(w, &c->b, DTYPE_F32, 1, &n_out));
     TRY(weights_name(w, &c->b, 0, n_out, 0, 0.05f, "%s.bias", key));
 out:
     return e;
@@ -82,7 +95,7 @@ out:
 static err_t declare_gamma(struct weights *w, struct tensor *g, int32_t n, const char *key)
 {
     err_t e = OK;
-    TRY(weights_room(w, g, 1, &n));
+    TRY(weights_room(w, g, DTYPE_F32, 1, &n));
     TRY(weights_name(w, g, 0, n, 1, 0.1f, "%s.gamma", key));
 out:
     return e;
@@ -91,7 +104,7 @@ out:
 static void add_history(struct vae *v, struct conv *c, int32_t stage)
 {
     const int32_t rows = v->rows << stage, cols = v->cols << stage, channels = c->w.shape[4];
-    const size_t n_bytes = tensor_bytes(TENSOR(NULL, DTYPE_F32, 2, rows, cols, channels));
+    const size_t n_bytes = tensor_bytes(TENSOR(NULL, v->act, 2, rows, cols, channels));
     MUST(v->n_histories < HISTORIES_MAX);
     c->history = v->n_histories;
     v->history[v->n_histories++] = (struct history){v->set_bytes, n_bytes, rows, cols, channels};
@@ -106,13 +119,13 @@ static err_t declare_res(struct vae *v, struct weights *w, struct res *s, int32_
     err_t e = OK;
     char key[96];
     TRY(declare_gamma(w, &s->gamma1, n_in, KEY("%s.residual.0", prefix)));
-    TRY(declare_conv(w, &s->a, n_out, n_in, 3, 3, KEY("%s.residual.2", prefix)));
+    TRY(declare_conv(v, w, &s->a, n_out, n_in, 3, 3, KEY("%s.residual.2", prefix)));
     TRY(declare_gamma(w, &s->gamma2, n_out, KEY("%s.residual.3", prefix)));
-    TRY(declare_conv(w, &s->b, n_out, n_out, 3, 3, KEY("%s.residual.6", prefix)));
+    TRY(declare_conv(v, w, &s->b, n_out, n_out, 3, 3, KEY("%s.residual.6", prefix)));
     add_history(v, &s->a, stage);
     add_history(v, &s->b, stage);
     if (n_in != n_out)
-        TRY(declare_conv(w, &s->shortcut, n_out, n_in, 1, 1, KEY("%s.shortcut", prefix)));
+        TRY(declare_conv(v, w, &s->shortcut, n_out, n_in, 1, 1, KEY("%s.shortcut", prefix)));
 out:
     return e;
 }
@@ -137,10 +150,10 @@ static err_t declare_stage(struct vae *v, struct weights *w, int32_t stage)
     }
     if (stage == STAGES - 1) goto out;
     struct upsampler *u = &v->up[stage];
-    TRY(declare_conv(w, &u->space, n_out / 2, n_out, 1, 3,
+    TRY(declare_conv(v, w, &u->space, n_out / 2, n_out, 1, 3,
                      KEY("decoder.upsamples.%d.resample.1", at + 3)));
     if (stage == STAGES - 2) goto out;
-    TRY(declare_conv(w, &u->time, 2 * n_out, n_out, 3, 1,
+    TRY(declare_conv(v, w, &u->time, 2 * n_out, n_out, 3, 1,
                      KEY("decoder.upsamples.%d.time_conv", at + 3)));
     add_history(v, &u->time, stage);
 out:
@@ -153,17 +166,17 @@ static err_t declare(struct vae *v, struct weights *w)
     const int32_t top = width_of(v, 0), last = width_of(v, STAGES - 1);
     TRY(weights_spare(w, "encoder."));
     TRY(weights_spare(w, "conv1."));
-    TRY(declare_conv(w, &v->conv2, v->z, v->z, 1, 1, "conv2"));
-    TRY(declare_conv(w, &v->conv1, top, v->z, 3, 3, "decoder.conv1"));
+    TRY(declare_conv(v, w, &v->conv2, v->z, v->z, 1, 1, "conv2"));
+    TRY(declare_conv(v, w, &v->conv1, top, v->z, 3, 3, "decoder.conv1"));
     add_history(v, &v->conv1, 0);
     TRY(declare_res(v, w, &v->middle[0], top, top, 0, "decoder.middle.0"));
     TRY(declare_gamma(w, &v->attn_gamma, top, "decoder.middle.1.norm"));
-    TRY(declare_conv(w, &v->to_qkv, 3 * top, top, 1, 1, "decoder.middle.1.to_qkv"));
-    TRY(declare_conv(w, &v->proj, top, top, 1, 1, "decoder.middle.1.proj"));
+    TRY(declare_conv(v, w, &v->to_qkv, 3 * top, top, 1, 1, "decoder.middle.1.to_qkv"));
+    TRY(declare_conv(v, w, &v->proj, top, top, 1, 1, "decoder.middle.1.proj"));
     TRY(declare_res(v, w, &v->middle[1], top, top, 0, "decoder.middle.2"));
     for (int32_t i = 0; i < STAGES; i++) TRY(declare_stage(v, w, i));
     TRY(declare_gamma(w, &v->head_gamma, last, "decoder.head.0"));
-    TRY(declare_conv(w, &v->head, 3, last, 3, 3, "decoder.head.2"));
+    TRY(declare_conv(v, w, &v->head, 3, last, 3, 3, "decoder.head.2"));
     add_history(v, &v->head, STAGES - 1);
 out:
     return e;
@@ -212,11 +225,12 @@ static err_t open_memory(struct vae *v)
 {
     err_t e = OK;
     const int64_t n = (largest_activation(v) + 63) / 64 * 64;
-    TRY(dev_alloc(v->d, (size_t)(4 * n + 2 * Z_MAX) * sizeof(float), &v->memory));
-    float *p = v->memory;
-    for (int32_t i = 0; i < 4; i++, p += n) v->buffer[i] = p;
+    const size_t n_bytes = (size_t)n * dtype_bytes(v->act), n_stats = Z_MAX * sizeof(float);
+    TRY(dev_alloc(v->d, 4 * n_bytes + 2 * n_stats, &v->memory));
+    char *p = v->memory;
+    for (int32_t i = 0; i < 4; i++, p += n_bytes) v->buffer[i] = p;
     v->inv_std = TENSOR(p, DTYPE_F32, v->z);
-    v->mean = TENSOR(p + Z_MAX, DTYPE_F32, v->z);
+    v->mean = TENSOR(p + n_stats, DTYPE_F32, v->z);
     TRY(upload_statistics(v));
 out:
     return e;
@@ -228,6 +242,7 @@ err_t vae_open(struct vae **out, struct dev *d, const struct conf *c, struct wei
     struct vae *v = calloc(1, sizeof *v);
     if (!v) return FAIL(ERR_NOMEM, "vae");
     v->d = d;
+    v->act = weights_half(c, d, DTYPE_F16);
     v->z = c->model.latent_channels;
     v->rows = c->model.latent_rows;
     v->cols = c->model.latent_cols;
@@ -245,6 +260,7 @@ out:
 void vae_close(struct vae **v)
 {
     if (!*v) return;
+    for (int32_t i = 0; i < KINDS; i++) dev_graph_close((*v)->d, &(*v)->kinds[i].graph);
     dev_free((*v)->d, &(*v)->memory);
     free(*v);
     *v = NULL;
@@ -255,16 +271,11 @@ uint64_t vae_state_bytes(const struct vae *v)
     return 2 * (uint64_t)v->set_bytes;
 }
 
-void vae_bind_state(struct vae *v, void *base)
-{
-    v->state = base;
-}
-
 /* --- layers ----------------------------------------------------------------------------------- */
 
 static struct pic pic_in(struct vae *v, int32_t buffer, int32_t T, int32_t Y, int32_t X, int32_t C)
 {
-    return (struct pic){TENSOR(v->buffer[buffer], DTYPE_F32, T, Y, X, C), buffer};
+    return (struct pic){TENSOR(v->buffer[buffer], v->act, T, Y, X, C), buffer};
 }
 
 /* A picture of x's frames and size with C channels, in a buffer that is none of x.in, b, c. */
@@ -278,7 +289,7 @@ static struct pic pic_beside(struct vae *v, struct pic x, int32_t C, int32_t b, 
 static struct tensor history_of(const struct vae *v, int32_t i, int64_t set)
 {
     const struct history *h = &v->history[i];
-    return TENSOR(v->state + (size_t)(set % 2) * v->set_bytes + h->offset, DTYPE_F32, 2, h->rows,
+    return TENSOR(v->state + (size_t)(set % 2) * v->set_bytes + h->offset, v->act, 2, h->rows,
                   h->cols, h->channels);
 }
 
@@ -383,16 +394,16 @@ err_t vae_denorm(struct vae *v, struct tensor y, struct tensor latent)
     return ops_denorm(v->d, y, latent, v->inv_std, v->mean);
 }
 
-err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
-                 void (*beat)(void *self), void *self)
+/* The ops of a latent, from the de-normalised picture in buffer 0 to v->pixels. */
+static err_t run_latent(void *self)
 {
     err_t e = OK;
-    v->r = r;
-    if (r == 0) TRY(dev_zero(v->d, v->state, 2 * v->set_bytes));
-
+    struct kind *k = self;
+    struct vae *v = k->v;
+    v->r = k->r;
     struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z);
-    struct pic y = pic_in(v, 1, 1, v->rows, v->cols, v->z);
-    TRY(vae_denorm(v, RESHAPE(x.t, v->rows, v->cols, v->z), latent));
+    const struct pic y = pic_in(v, 1, 1, v->rows, v->cols, v->z);
+    if (v->r == 0) TRY(dev_zero(v->d, v->state, 2 * v->set_bytes));
     TRY(point_conv(v, &v->conv2, y.t, x.t));
     x = pic_in(v, 0, 1, v->rows, v->cols, width_of(v, 0));
     TRY(causal_conv(v, &v->conv1, x.t, y.t, TENSOR_NONE));
@@ -401,14 +412,42 @@ err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t
     TRY(run_attention(v, &x));
     TRY(run_res(v, &v->middle[1], &x));
     for (int32_t i = 0; i < STAGES; i++) {
-        if (beat) beat(self);
-        for (int32_t k = 0; k < RES_PER_STAGE; k++) TRY(run_res(v, &v->res[i][k], &x));
+        if (v->beat) v->beat(v->beat_self);
+        for (int32_t n = 0; n < RES_PER_STAGE; n++) TRY(run_res(v, &v->res[i][n], &x));
         if (i < STAGES - 1) TRY(run_upsampler(v, &v->up[i], &x));
     }
     TRY(ops_l2_norm(v->d, x.t, x.t, v->head_gamma, 1));
-    const struct pic out_pic = pic_beside(v, x, 3, -1, -1);
+    struct pic out_pic = pic_beside(v, x, 3, -1, -1);
+    out_pic.t.dtype = DTYPE_F32;
     TRY(causal_conv(v, &v->head, out_pic.t, x.t, TENSOR_NONE));
-    v->pixels = out_pic.t;
+    k->pixels = out_pic.t;
+out:
+    return e;
+}
+
+err_t vae_bind_state(struct vae *v, void *base)
+{
+    err_t e = OK;
+    v->state = base;
+    for (int32_t i = 0; i < KINDS; i++) {
+        v->kinds[i] = (struct kind){.v = v, .r = i};
+        TRY(dev_record(v->d, &v->kinds[i].graph, run_latent, &v->kinds[i]));
+    }
+out:
+    return e;
+}
+
+err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t r,
+                 void (*beat)(void *self), void *self)
+{
+    err_t e = OK;
+    const struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z);
+    struct kind *k = &v->kinds[r == 0 ? 0 : 2 - r % 2];
+    v->beat = beat;
+    v->beat_self = self;
+    TRY(vae_denorm(v, RESHAPE(x.t, v->rows, v->cols, v->z), latent));
+    TRY(dev_replay(v->d, k->graph));
+    v->pixels = k->pixels;
     TRY(ops_to_rgb8(v->d, rgb, v->pixels));
 out:
     return e;

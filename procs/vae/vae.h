@@ -27,7 +27,8 @@ void vae_close(struct vae **v);
 
 /* Region `vae.N`: both history sets. */
 uint64_t vae_state_bytes(const struct vae *v);
-void vae_bind_state(struct vae *v, void *base);
+/* Records the ops of every kind of latent, so the weights must be bound. */
+MUST_USE err_t vae_bind_state(struct vae *v, void *base);
 
 /* Decodes the session's latent r: [z, Y, X] f32 on the device to rgb u8 [n, 8Y, 8X, 3] on the
  * device, n = 1 for r = 0, else 4. beat(self) is called once a stage. */

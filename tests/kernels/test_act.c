@@ -90,6 +90,22 @@ static void test_silu_far(void **state)
     assert_true(isnan(y[6]));
 }
 
+static err_t call_cast(struct dev *d, const struct tensor *t, const void *p)
+{
+    (void)p;
+    return ops_cast(d, t[0], t[1]);
+}
+
+static void test_cast(void **state)
+{
+    (void)state;
+    float *x = check_floats(1000, 1), *y = check_floats(1000, 2), *back = check_floats(1000, 3);
+    CHECK_OP(call_cast, NULL, OUT_ACT(y, 10, 100), IN(x, 10, 100));
+    CHECK_OP(call_cast, NULL, OUT(back, 10, 100), IN_ACT(y, 10, 100));
+    assert_memory_equal(x, y, 1000 * sizeof *x);
+    assert_memory_equal(x, back, 1000 * sizeof *x);
+}
+
 static void test_to_rgb8_known(void **state)
 {
     (void)state;
@@ -118,7 +134,7 @@ static void test_to_rgb8(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_silu),     TEST(test_add),           TEST(test_gelu_mul),
+        TEST(test_cast),     TEST(test_silu),          TEST(test_add),     TEST(test_gelu_mul),
         TEST(test_silu_far), TEST(test_to_rgb8_known), TEST(test_to_rgb8),
     };
     return cmocka_run_group_tests_name("act", tests, NULL, NULL);

@@ -6,7 +6,7 @@
 static void check_cover(int32_t frames, int32_t rows, int32_t cols, int32_t n_in, int32_t n_out,
                         int32_t k)
 {
-    struct conv_plan p;
+    struct conv_plan p = {0};
     assert_true(conv_plan_of(&p, frames, rows, cols, n_in, n_out, 1, k, 132));
     uint8_t *seen = check_alloc((size_t)p.phases * frames * rows * cols * n_out);
     for (int32_t i = 0; i < p.n_tiles; i++) {
@@ -42,7 +42,7 @@ static void test_served(void **state)
         {192, 192, 3, 3, 64, 192}, {96, 96, 3, 3, 32, 96},    {96, 3, 3, 3, 32, 8},
         {384, 768, 3, 1, 64, 192}, {384, 192, 1, 2, 64, 192}, {192, 96, 1, 2, 64, 96},
     };
-    struct conv_plan p;
+    struct conv_plan p = {0};
     for (size_t i = 0; i < COUNT(served); i++) {
         assert_true(conv_plan_of(&p, 2, 60, 104, served[i].n_in, served[i].n_out, served[i].kt,
                                  served[i].k, 132));

@@ -33,14 +33,14 @@ static void trio_open(struct trio *t, const char *order, const char *source)
     assert_ok(weights_open(&t->w));
     for (; *order; order++) {
         if (*order == 'a') {
-            assert_ok(weights_room(t->w, &t->a, 2, (int32_t[]){5, 7}));
+            assert_ok(weights_room(t->w, &t->a, DTYPE_F32, 2, (int32_t[]){5, 7}));
             assert_ok(weights_name(t->w, &t->a, 0, 5, 0, 1, "a.weight"));
         } else if (*order == 'b') {
-            assert_ok(weights_room(t->w, &t->b, 2, (int32_t[]){6, 9}));
+            assert_ok(weights_room(t->w, &t->b, DTYPE_F32, 2, (int32_t[]){6, 9}));
             assert_ok(weights_name(t->w, &t->b, 4, 2, 0, 1, "b.%d.weight", 2));
             assert_ok(weights_name(t->w, &t->b, 0, 4, 0, 1, "b.%d.weight", 1));
         } else {
-            assert_ok(weights_room(t->w, &t->c, 1, (int32_t[]){1}));
+            assert_ok(weights_room(t->w, &t->c, DTYPE_F32, 1, (int32_t[]){1}));
             assert_ok(weights_name(t->w, &t->c, 0, 1, 0, 1, "c.bias"));
         }
     }
@@ -118,7 +118,7 @@ static void test_mean_and_spread(void **state)
     void *memory = NULL;
     double sum = 0, square = 0;
     assert_ok(weights_open(&w));
-    assert_ok(weights_room(w, &t, 2, (int32_t[]){N / 100, 100}));
+    assert_ok(weights_room(w, &t, DTYPE_F32, 2, (int32_t[]){N / 100, 100}));
     assert_ok(weights_name(w, &t, 0, N / 100, 3, 0.25f, "t"));
     assert_ok(dev_alloc(d, weights_bytes(w), &memory));
     weights_bind(w, memory);

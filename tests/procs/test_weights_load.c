@@ -217,9 +217,9 @@ static void test_pieces_and_bf16(void **state)
     uint64_t seen[2] = {0, 0};
     const int32_t rows = 3000, cols = 700;
     naive_box_open(&b, NULL, 0, 1);
-    assert_ok(weights_room(b.w, &big, 2, (int32_t[]){rows, cols}));
+    assert_ok(weights_room(b.w, &big, DTYPE_F32, 2, (int32_t[]){rows, cols}));
     assert_ok(weights_name(b.w, &big, 0, rows, 0, 1, "big"));
-    assert_ok(weights_room(b.w, &half, 2, (int32_t[]){6, 5}));
+    assert_ok(weights_room(b.w, &half, DTYPE_F32, 2, (int32_t[]){6, 5}));
     half.dtype = DTYPE_BF16;
     assert_ok(weights_name(b.w, &half, 2, 4, 0, 1, "half"));
     assert_ok(dev_alloc(b.d, weights_bytes(b.w), &b.weights));
@@ -254,7 +254,7 @@ static void test_lora_is_merged_before_rounding(void **state)
     struct tensor qk;
     struct lora *lora = NULL;
     naive_box_open(&b, NULL, 0, 1);
-    assert_ok(weights_room(b.w, &qk, 2, (int32_t[]){8, 3}));
+    assert_ok(weights_room(b.w, &qk, DTYPE_F32, 2, (int32_t[]){8, 3}));
     assert_ok(weights_name(b.w, &qk, 0, 4, 0, 1, "x.q.weight"));
     assert_ok(weights_name(b.w, &qk, 4, 4, 0, 1, "x.k.weight"));
     assert_ok(dev_alloc(b.d, weights_bytes(b.w), &b.weights));

@@ -31,8 +31,8 @@ static void rig_open(struct rig *r, const char *const *sets, int32_t n_sets, int
     const int32_t X = c->model.latent_cols;
     assert_ok(dit_open(&r->m, r->b.d, c, r->b.w));
     naive_box_fill(&r->b);
-    assert_ok(dev_alloc(r->b.d, kv_bytes(c), &r->kv_mem));
-    assert_ok(kv_open(&r->kv, c, r->kv_mem));
+    assert_ok(dev_alloc(r->b.d, kv_bytes(c, DTYPE_F32), &r->kv_mem));
+    assert_ok(kv_open(&r->kv, c, DTYPE_F32, r->kv_mem));
     assert_ok(dit_prepare(r->m, &r->kv));
     r->values = (int64_t)Z * Y * X;
     const size_t n_bytes = (size_t)(W * r->values) * sizeof(float);
@@ -384,7 +384,7 @@ static void run_for_bits(const char *const *sets, int32_t n_sets, int32_t n_thre
         for (int i = 0; i < 1 + twice; i++)
             assert_ok(dit_pass(r.m, full ? f : TENSOR_NONE, x, clean, block * F, 0));
     }
-    assert_ok(dev_download(r.b.d, kv, r.kv_mem, kv_bytes(&r.b.c)));
+    assert_ok(dev_download(r.b.d, kv, r.kv_mem, kv_bytes(&r.b.c, DTYPE_F32)));
     rig_close(&r);
 }
 
@@ -402,10 +402,10 @@ static void check_bits(const char *const *sets, int32_t n_sets)
                           (size_t)c.model.latent_cols * sizeof(float);
     for (size_t i = 0; i < COUNT(run); i++) {
         flow[i] = check_alloc(n_flow);
-        kv[i] = check_alloc(kv_bytes(&c));
+        kv[i] = check_alloc(kv_bytes(&c, DTYPE_F32));
         run_for_bits(sets, n_sets, run[i].n_threads, run[i].twice, run[i].full, flow[i], kv[i]);
         assert_memory_equal(flow[i], flow[0], n_flow);
-        if (c.dit.rope == ROPE_ABSOLUTE) assert_memory_equal(kv[i], kv[0], kv_bytes(&c));
+        if (c.dit.rope == ROPE_ABSOLUTE) assert_memory_equal(kv[i], kv[0], kv_bytes(&c, DTYPE_F32));
     }
 }
 

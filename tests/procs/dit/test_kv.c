@@ -151,8 +151,8 @@ static void check_views(enum conf_rope rope, int32_t n_sinks)
     struct kv kv;
     assert_ok(conf_load(&c, "configs/nano.ini", NULL, 0));
     c.dit.rope = rope;
-    float *base = check_alloc(kv_bytes(&c));
-    assert_ok(kv_open(&kv, &c, base));
+    float *base = check_alloc(kv_bytes(&c, DTYPE_F32));
+    assert_ok(kv_open(&kv, &c, DTYPE_F32, base));
     float *at = base;
     const int64_t embed = c.text.text_len * c.text.dim, frame = conf_frame_tokens(&c) * c.dit.dim;
     for (int32_t i = 0; i < 2; i++, at += embed) {
@@ -168,7 +168,7 @@ static void check_views(enum conf_rope rope, int32_t n_sinks)
             assert_int_equal(tensor_count(part[k]), frames[k] * frame);
         }
     }
-    assert_ptr_equal(at, (char *)base + kv_bytes(&c));
+    assert_ptr_equal(at, (char *)base + kv_bytes(&c, DTYPE_F32));
     kv_close(&kv);
     assert_null(kv.k);
 }
