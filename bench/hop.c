@@ -58,6 +58,13 @@ static void no_close(void **self)
     *self = NULL;
 }
 
+/* Blocks belong to a session, or the ledger is refused by whoever maps it next. */
+static err_t make_open(struct stage *st, void **self)
+{
+    ledger_publish(&st->ledger->gateway.n_sessions, 1); /* all zeros: from block 0, without end */
+    return no_open(st, self);
+}
+
 static err_t make(struct stage *st, void *self, bool *did_work, bool *is_done)
 {
     const uint64_t n = ledger_read(&st->ledger->dit.n_latents_blocks);
@@ -92,7 +99,7 @@ static void run_stage(enum ledger_writer writer, char *run_dir)
     char name[] = "stage", option[] = "--run";
     char *argv[] = {name, option, run_dir, NULL};
     const struct stage_def def = {.writer = writer,
-                                  .open = no_open,
+                                  .open = writer == WRITER_DIT ? make_open : no_open,
                                   .step = writer == WRITER_DIT ? make : take,
                                   .close = no_close};
     scratch_quiet();
@@ -124,7 +131,7 @@ static err_t hop_by_stages(const char *run_dir)
         if (i == 0) scratch_exec("longlived-keeper", (const char *[]){"--run", dir, NULL});
         run_stage(i == 1 ? WRITER_VAE : WRITER_DIT, dir);
     }
-    for (int i = 2; i > 0; i--) TRY(scratch_join(&pid[i]));
+    TRY(scratch_join_all(pid, 3, 2)); /* the keeper stays until it is ended */
 out:
     for (int i = 0; i < 3; i++) scratch_kill(&pid[i]);
     return e;

@@ -83,6 +83,24 @@ static inline err_t scratch_join(pid_t *pid)
     return FAIL(ERR_BUG, "a process of the bench ended with status %#x", (unsigned)status);
 }
 
+/* Waits until n of the children have ended, each with status 0. The first that ends otherwise is
+ * the error, at once: those that wait for it would wait for ever. */
+static inline err_t scratch_join_all(pid_t *pids, int n_pids, int n)
+{
+    while (n > 0) {
+        int status = -1;
+        const pid_t ended = waitpid(-1, &status, 0);
+        if (ended < 0 && errno == EINTR) continue;
+        if (ended < 0) return FAIL(ERR_BUG, "a process of the bench is lost");
+        for (int i = 0; i < n_pids; i++)
+            if (pids[i] == ended) pids[i] = 0;
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            return FAIL(ERR_BUG, "a process of the bench ended with status %#x", (unsigned)status);
+        n--;
+    }
+    return OK;
+}
+
 static inline void scratch_kill(pid_t *pid)
 {
     if (*pid <= 0) return;
