@@ -7,6 +7,7 @@
 #include "ipc/sock.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ struct bells {
     uint8_t ring[BELL_BYTES_MAX]; /* the one message that we send */
     size_t n_ring;
     uint64_t n_dropped;
+    uint64_t n_dropped_at_trim;
     struct msg m; /* the last one taken; too large for the stack of a loop */
 };
 
@@ -209,16 +211,27 @@ void bells_ring(struct bells *b, enum ledger_writer to)
     (void)zmq_send(b->push[to], b->ring, b->n_ring, ZMQ_DONTWAIT);
 }
 
-static void take_bells(struct bells *b)
+/* True: none is left. */
+static bool take_bells(struct bells *b)
 {
     uint8_t buf[BELL_BYTES_MAX];
     for (int i = 0; i < TAKE_MAX; i++) {
         size_t n = 0;
         const enum took took = take(b->pull, buf, sizeof buf, &n);
-        if (took == TOOK_NOTHING) return;
+        if (took == TOOK_NOTHING) return true;
         if (took == TOOK_GARBAGE || msg_unpack(&b->m, buf, n) != OK || b->m.type != MSG_BELL)
             b->n_dropped++;
     }
+    return false;
+}
+
+/* What libzmq queued for us while we worked is freed by now, but libc keeps it: after a flood of
+ * strangers' messages a process would stay at several times its size. Costs nothing without one. */
+static void give_back_memory(struct bells *b)
+{
+    if (b->n_dropped == b->n_dropped_at_trim) return;
+    b->n_dropped_at_trim = b->n_dropped;
+    (void)malloc_trim(0);
 }
 
 void bells_wait(struct bells *b, int32_t wait_ms, const int *extra_fds, int32_t n_extra_fds)
@@ -231,7 +244,7 @@ void bells_wait(struct bells *b, int32_t wait_ms, const int *extra_fds, int32_t 
         items[n++] = (zmq_pollitem_t){.fd = extra_fds[i], .events = ZMQ_POLLIN};
     /* A signal ends the wait: the caller has a flag to look at. */
     (void)zmq_poll(items, n, wait_ms > 0 ? wait_ms : 0);
-    take_bells(b);
+    if (take_bells(b)) give_back_memory(b);
 }
 
 uint64_t bells_dropped(const struct bells *b)
