@@ -26,7 +26,7 @@ static void test_table_is_the_references(void **state)
     const float *sigmas = golden_floats(&g, "sigmas", TABLE);
     const float *timesteps = golden_floats(&g, "timesteps", TABLE);
     for (int i = 0; i < TABLE; i++) {
-        char text[8];
+        char text[16];
         struct sched s;
         snprintf(text, sizeof text, "%d", TABLE - i);
         assert_ok(sched_open(&s, text));
@@ -73,7 +73,7 @@ static void test_whole_table(void **state)
     (void)state;
     float last = 2;
     for (int step = 1000; step >= 1; step--) {
-        char text[8];
+        char text[16];
         struct sched s;
         const double r = step / 1000.0, want = 5 * r / (1 + 4 * r);
         snprintf(text, sizeof text, "%d", step);
