@@ -77,7 +77,7 @@ cudaStream_t cuda_stream(const struct dev *d)
 static err_t gpu_check(int32_t index)
 {
     err_t e = OK;
-    int n = 0, major = 0, mode = 0;
+    int n = 0, major = 0, mode = 0, mps = 0;
     const cudaError_t ce = cudaGetDeviceCount(&n);
     if (ce != cudaSuccess) {
         (void)cudaGetLastError();
@@ -91,6 +91,10 @@ static err_t gpu_check(int32_t index)
     CALL(cudaDeviceGetAttribute(&mode, cudaDevAttrComputeMode, index), "CUDA");
     if (mode != cudaComputeModeDefault)
         return FAIL(ERR_NONE, "cuda:%d: compute mode allows no second process", index);
+    CALL(cudaDeviceGetAttribute(&mps, cudaDevAttrMpsEnabled, index), "CUDA");
+    if (mps)
+        return FAIL(ERR_NONE, "cuda:%d: under MPS the death of one process ends all: stop MPS",
+                    index);
 out:
     return e;
 }
@@ -123,12 +127,13 @@ out:
 static err_t gpu_malloc(const struct dev *d, size_t bytes, void **out)
 {
     err_t e = OK;
+    void *p = NULL;
     const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
     cudaError_t ce = cudaErrorMemoryAllocation;
     CALL(cudaSetDevice(d->index), "CUDA device");
     for (int i = 0; i < RETRIES && ce == cudaErrorMemoryAllocation; i++) {
         if (i > 0) nanosleep(&pause, NULL);
-        ce = cudaMalloc(out, bytes);
+        ce = cudaMalloc(&p, bytes);
         if (ce != cudaSuccess) (void)cudaGetLastError();
     }
     if (ce == cudaErrorMemoryAllocation) {
@@ -138,9 +143,12 @@ static err_t gpu_malloc(const struct dev *d, size_t bytes, void **out)
                     bytes, free_bytes, all_bytes);
     }
     CALL(ce, "cudaMalloc");
-    CALL(cudaMemsetAsync(*out, 0, bytes, gpu_of(d)->stream), "cudaMemset");
+    CALL(cudaMemsetAsync(p, 0, bytes, gpu_of(d)->stream), "cudaMemset");
     CALL(cudaStreamSynchronize(gpu_of(d)->stream), "cudaMemset");
+    *out = p;
+    p = NULL;
 out:
+    if (p) (void)cudaFree(p);
     return e;
 }
 
@@ -240,7 +248,10 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
     CALL(cudaStreamBeginCapture(gpu_of(d)->stream, cudaStreamCaptureModeRelaxed), "capture");
     e = work(self);
     const cudaError_t ce = cudaStreamEndCapture(gpu_of(d)->stream, &graph);
-    if (e != OK) goto out;
+    if (e != OK) {
+        (void)cudaGetLastError(); /* of a capture that work has broken: the sentence is work's */
+        goto out;
+    }
     CALL(ce, "capture");
     CALL(cudaGraphInstantiate(&g->exec, graph, 0), "graph");
     CALL(cudaGraphUpload(g->exec, gpu_of(d)->stream), "graph");
@@ -248,6 +259,7 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
     g = NULL;
 out:
     if (graph) cudaGraphDestroy(graph);
+    if (g && g->exec) cudaGraphExecDestroy(g->exec);
     free(g);
     return e;
 }
@@ -285,6 +297,13 @@ static struct block *block_of(const struct dev_share *s)
     return NULL;
 }
 
+/* What the system answers where it lets no process map another's memory. */
+static bool is_refusal(cudaError_t ce)
+{
+    return ce == cudaErrorNotSupported || ce == cudaErrorNotPermitted ||
+           ce == cudaErrorPeerAccessUnsupported || ce == cudaErrorOperatingSystem;
+}
+
 static err_t gpu_share_make(struct dev *d, struct dev_share *s)
 {
     err_t e = OK;
@@ -299,7 +318,14 @@ static err_t gpu_share_make(struct dev *d, struct dev_share *s)
     MUST(getrandom(s->nonce, sizeof s->nonce, 0) == sizeof s->nonce);
     TRY(gpu_upload(d, nonce_at(base, s->n_bytes), s->nonce, sizeof s->nonce));
     TRY(gpu_sync(d));
-    CALL(cudaIpcGetMemHandle(&handle, base), "cudaIpcGetMemHandle");
+    const cudaError_t ce = cudaIpcGetMemHandle(&handle, base);
+    if (is_refusal(ce)) {
+        (void)cudaGetLastError();
+        e = FAIL(ERR_REFUSED, "%s: this GPU's memory cannot be shared: %s", s->path,
+                 cudaGetErrorString(ce));
+        goto out;
+    }
+    CALL(ce, "cudaIpcGetMemHandle");
     memcpy(s->handle, &handle, sizeof handle);
     memcpy(s->uuid, &gpu_of(d)->uuid, sizeof s->uuid);
     *b = (struct block){.base = base, .index = d->index};
@@ -330,6 +356,11 @@ static err_t gpu_share_map(struct dev *d, const struct dev_share *s, void **out)
     if (ce == cudaErrorInvalidResourceHandle || ce == cudaErrorMapBufferObjectFailed) {
         (void)cudaGetLastError();
         return FAIL(ERR_NONE, "%s: its memory is gone, or is not this GPU's", s->path);
+    }
+    if (is_refusal(ce)) {
+        (void)cudaGetLastError();
+        return FAIL(ERR_REFUSED, "%s: memory of another process cannot be mapped: %s", s->path,
+                    cudaGetErrorString(ce));
     }
     CALL(ce, "cudaIpcOpenMemHandle");
     TRY(gpu_download(d, nonce, nonce_at(base, s->n_bytes), sizeof nonce));

@@ -55,6 +55,7 @@ int err_exit_status(err_t code)
         [ERR_NOINPUT] = 66, [ERR_NONE] = 69,  [ERR_BUG] = 70,    [ERR_SHAPE] = 70,
         [ERR_DEVICE] = 70,  [ERR_WRITE] = 73, [ERR_NOMEM] = 75,  [ERR_LIMIT] = 75,
         [ERR_TIMEOUT] = 75, [ERR_AGAIN] = 75, [ERR_CONFIG] = 78, [ERR_RUNNING] = 100,
+        [ERR_REFUSED] = 69,
     };
     MUST(code < ERR_CODES);
     return status[code];

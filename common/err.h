@@ -28,6 +28,7 @@ typedef enum {
     ERR_AGAIN,   /* works if tried again later */
     ERR_CONFIG,  /* configuration */
     ERR_RUNNING, /* another instance holds the run directory */
+    ERR_REFUSED, /* this system shares no memory of a device between processes */
     ERR_CODES
 } err_t;
 
