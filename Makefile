@@ -51,7 +51,8 @@ PROGRAMS := $(addprefix $(BIN)/,longlived longlived-ctl longlived-keeper longliv
 HAVE_AV := $(shell pkg-config --exists libavcodec libavformat libavutil 2>/dev/null && echo 1)
 MP4     := $(if $(HAVE_AV),$(LIB)/longlived-mp4.so)
 
-LIBS_KERNELS := -lopenblas -lm
+LIBS_BLAS    := -lopenblas -lm
+LIBS_KERNELS := $(LIBS_BLAS)
 
 # Named, not in a library: nothing but a weak reference asks for them (common/dev.c, kernels/ops.c).
 ifeq ($(CUDA),1)
@@ -60,7 +61,7 @@ GPU_KERNELS  := $(patsubst %.c,$(B)/%.o,$(wildcard kernels/cuda/*.c)) \
                 $(patsubst %.cu,$(B)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 LIBS_GPU     := -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lpthread -lrt -ldl
 LIBS_KERNELS += $(LIBS_GPU) -Wl,-rpath,$(CUDA_HOME)/lib64
-$(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o: \
+$(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B)/tests/fake_cuda/same.o: \
   CFLAGS += -DWITH_CUDA -isystem $(CUDA_HOME)/include
 endif
 LIBS_IPC     := -lzmq -lmsgpackc
@@ -144,15 +145,42 @@ $(LIB)/longlived-mp4.so: procs/gateway/plugin/mp4.c $(B)/flags
 	@$(CC) $(CFLAGS) -fPIC -shared -MMD -MP -MF $(B)/mp4.d $< $(shell pkg-config --libs \
 	  libavcodec libavformat libavutil 2>/dev/null) -o $@
 
+# The programs of a GPU machine on the fake CUDA runtime of tests/fake_cuda: no toolkit, no GPU. Ops
+# for cuda:N are the CPU's, by another name. The rest are the same programs, to stand beside them.
+FAKE     := $(B)/fake
+FAKE_BIN := $(BIN:bin=fake-bin)
+FAKE_LIB := $(LIB:lib=fake-lib)
+FAKE_DEV := $(FAKE)/common/dev_cuda.o $(FAKE)/tests/fake_cuda/runtime.o
+FAKE_OPS := -Wl,--defsym=ops_cuda=ops_cpu -Wl,--wrap=dev_record
+.PHONY: fake
+fake: $(PROGRAMS:$(BIN)/%=$(FAKE_BIN)/%) $(MP4:$(LIB)/%=$(FAKE_LIB)/%)
+
+$(FAKE)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'CC $< (fake CUDA)'
+	@$(CC) $(CFLAGS) -Itests/fake_cuda/include -fPIC -MMD -MP -c $< -o $@
+
+$(FAKE_BIN)/longlived $(FAKE_BIN)/longlived-ctl $(FAKE_BIN)/longlived-gateway: $(FAKE_BIN)/%: $(BIN)/%
+	@mkdir -p $(@D); cp $< $@
+$(FAKE_LIB)/%.so: $(LIB)/%.so
+	@mkdir -p $(@D); cp $< $@
+$(FAKE_BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(FAKE_DEV) $(B)/libcommon.a
+	$(call link,$(LIBS_COMMON))
+$(FAKE_BIN)/longlived-%: $(B)/procs/%/main.o $(FAKE_DEV) $(FAKE)/tests/fake_cuda/record.o $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+	$(call link,$(ALLOC_COUNT) $(FAKE_OPS) $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
+$(FAKE_BIN)/longlived-text: $(call proc,text)
+$(FAKE_BIN)/longlived-dit: $(call proc,dit)
+$(FAKE_BIN)/longlived-vae: $(call proc,vae)
+
 # Tests and benches: one program a file.
 TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c \
-              tests/bench/*.c tests/fuzz/test_*.c tests/sim/test_*.c)
+              tests/bench/*.c tests/fuzz/test_*.c tests/sim/test_*.c tests/fake_cuda/test_*.c)
 SIM := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
 .PHONY: tests benches
-tests: $(TESTS)
+tests: $(TESTS) fake $(FAKE)/tests/fake_cuda/same.o $(if $(filter 1,$(CUDA)),$(B)/tests/fake_cuda/same.o)
 benches: $(BENCHES)
 
 $(B)/libbench.a: $(B)/bench/bench.o
@@ -160,6 +188,8 @@ ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $
 $(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+$(B)/tests/fake_cuda/test_%: $(FAKE)/tests/fake_cuda/test_%.o $(B)/tests/check.o $(FAKE_DEV) $(ALL_LIBS)
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:

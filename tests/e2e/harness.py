@@ -1,5 +1,6 @@
 """What the end-to-end tests share: running the programs, reading hashes, judging what is left."""
 
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BIN = os.path.join(ROOT, "build", "san-bin" if os.environ.get("SAN") == "1" else "bin")
+FAKE_BIN = BIN[:-len("bin")] + "fake-bin"
 LONGLIVED = os.path.join(BIN, "longlived")
 NANO = os.path.join(ROOT, "configs", "nano.ini")
 TINY = os.path.join(ROOT, "configs", "tiny.ini")
@@ -20,6 +22,22 @@ SHM = "/dev/shm/longlived-%d" % os.getuid()
 
 class Skip(Exception):
     """A test that cannot run here; its text says why."""
+
+
+@contextlib.contextmanager
+def fake_gpus(machine):
+    """The programs on the fake CUDA runtime; what `machine` may say is in tests/fake_cuda/fake.h."""
+    global BIN, LONGLIVED
+    bin_dir, was = BIN, os.environ.get("FAKE_CUDA")
+    BIN, LONGLIVED = FAKE_BIN, os.path.join(FAKE_BIN, "longlived")
+    os.environ["FAKE_CUDA"] = machine
+    try:
+        yield
+    finally:
+        BIN, LONGLIVED = bin_dir, os.path.join(bin_dir, "longlived")
+        del os.environ["FAKE_CUDA"]
+        if was is not None:
+            os.environ["FAKE_CUDA"] = was
 
 
 def run(args, stdin="", timeout=60, cwd=None, text=True):
@@ -106,7 +124,7 @@ def our_processes():
                 state = f.read().rsplit(")", 1)[1].split()[0]
         except OSError:
             continue
-        if os.path.dirname(exe) == BIN and state != "Z":
+        if os.path.dirname(exe) in (BIN, FAKE_BIN) and state != "Z":
             found.append(int(pid))
     return found
 
