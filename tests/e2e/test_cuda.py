@@ -7,7 +7,7 @@ from test_matrix import BLOCKS, options, run_matrix, script, small_table
 
 def placed(text, dit, vae):
     return ["--set", "place.text=" + text, "--set", "place.dit=" + dit, "--set",
-            "place.vae=" + vae]
+            "place.vae=" + vae, "--set", "model.precision=fp32"]
 
 
 ONE_GPU, TWO_GPUS = placed("cuda:0", "cuda:0", "cuda:0"), placed("cuda:1", "cuda:0", "cuda:1")

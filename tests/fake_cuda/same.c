@@ -39,6 +39,7 @@ SAME(cudaMemcpyHostToDevice, 1);
 SAME(cudaMemcpyDeviceToHost, 2);
 SAME(cudaMemcpyDeviceToDevice, 3);
 SAME(cudaStreamCaptureModeThreadLocal, 1);
+SAME(cudaStreamCaptureModeRelaxed, 2);
 SAME(cudaIpcMemLazyEnablePeerAccess, 1);
 SAME(cudaStreamNonBlocking, 1);
 SAME(cudaHostRegisterDefault, 0);
