@@ -64,7 +64,8 @@ LIBS_KERNELS += $(LIBS_GPU) -Wl,-rpath,$(CUDA_HOME)/lib64
 $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B)/tests/fake_cuda/same.o: \
   CFLAGS += -DWITH_CUDA -isystem $(CUDA_HOME)/include
 endif
-LIBS_IPC     := -lzmq -lmsgpackc
+LIBS_IPC     := -lmsgpackc
+LIBS_SOCK    := -lzmq
 LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
 
 .PHONY: all demo test test-full bench deps deps-full build clean docs format FORCE
@@ -129,9 +130,9 @@ $(BIN)/longlived: $(call proc,supervisor) $(B)/ipc/ledger.o $(B)/libcommon.a
 $(BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(GPU_DEV) $(B)/libcommon.a
 	$(call link,$(LIBS_COMMON) $(LIBS_GPU))
 $(BIN)/longlived-ctl: $(call proc,ctl) $(B)/libipc.a $(B)/libcommon.a
-	$(call link,$(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-gateway: $(call proc,gateway) $(B)/libstage.a $(B)/libipc.a $(B)/libcommon.a
-	$(call link,$(ALLOC_COUNT) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-%: $(B)/procs/%/main.o $(GPU_DEV) $(GPU_KERNELS) $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(ALLOC_COUNT) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-text: $(call proc,text)
@@ -187,9 +188,9 @@ $(B)/libbench.a: $(B)/bench/bench.o
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(B)/tests/fake_cuda/test_%: $(FAKE)/tests/fake_cuda/test_%.o $(B)/tests/check.o $(FAKE_DEV) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_BLAS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:
@@ -198,7 +199,7 @@ $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 # it can watch: built apart.
 $(B)/tests/fuzz/test_%: $(B)/tests/fuzz/test_%.o $(B)/tests/fuzz/replay.o $(B)/tests/check.o \
                         $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 
 F := build/fuzz
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -I. -Wall -Wextra -fno-omit-frame-pointer \

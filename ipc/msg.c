@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "ipc/ledger.h"
-#include "ipc/sock.h"
 
 /* PAIRS_MAX: more than any message has, so that fields can be added. KEY_MAX: of any key. */
 enum { PAIRS_MAX = 16, KEY_MAX = 32, FIELDS_MAX = 7 };
@@ -352,7 +351,7 @@ err_t msg_unpack(struct msg *m, const uint8_t *buf, size_t n_bytes)
     struct pair pairs[PAIRS_MAX];
     size_t n_pairs = 0;
     const struct pair *p;
-    if (n_bytes > SOCK_MESSAGE_MAX) return FAIL(ERR_DATA, "message: %zu bytes", n_bytes);
+    if (n_bytes > MSG_BYTES_MAX) return FAIL(ERR_DATA, "message: %zu bytes", n_bytes);
     memset(m, 0, offsetof(struct msg, text) + 1); /* the text ends where it begins */
 
     TRY(read_map((struct cursor){buf, buf + n_bytes}, pairs, &n_pairs));

@@ -1,7 +1,7 @@
 /* msg.h - every message: a struct, a table of its fields, a msgpack map on the wire.
  *
  * Wire form: {"v":1,"t":"prompt","request":7,"text":"..."}. Integers have bounds, strings a length,
- * a message SOCK_MESSAGE_MAX bytes. Packing is msgpack-c's; unpacking is our own cursor over the
+ * a message MSG_BYTES_MAX bytes. Packing is msgpack-c's; unpacking is our own cursor over the
  * bytes (msgpack-c reserves gigabytes for a five-byte header), which allocates nothing and refuses:
  * nesting, unknown types, missing, doubled or out-of-bounds fields, trailing bytes, text that is
  * not UTF-8. An unknown key with a plain value is skipped, so that a field can be added. Another
@@ -17,7 +17,7 @@
 #include "common/err.h"
 #include "common/prompt.h"
 
-enum { MSG_VERSION = 1 };
+enum { MSG_VERSION = 1, MSG_BYTES_MAX = 65536 };
 
 enum msg_type {
     MSG_BELL,    /* stage -> stage: look at the ledger */

@@ -2,13 +2,12 @@
  *
  * Settings. LINGER 0: the default is to wait for ever for a peer that is gone. IMMEDIATE 1: without
  * it what is sent while a peer is down is queued for its successor. ROUTER_MANDATORY 1: without it
- * a send to nobody succeeds. HWM: a bound on memory; a bell more or less is no matter.
+ * a send to nobody succeeds. HWM: a bound on memory.
  */
 #include "ipc/sock.h"
 
 #include <errno.h>
 #include <malloc.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,34 +15,20 @@
 #include <zmq.h>
 
 #include "common/clock.h"
-#include "ipc/msg.h"
 
 /* TAKE_MAX: messages taken at one go, so that a flood does not hold the caller. */
 enum {
     ENDPOINT_MAX = 6 + 107 + 1, /* "ipc://" and a UNIX socket's name */
-    BELL_HWM = 16,
     REQUEST_HWM = 64,
-    BELL_BYTES_MAX = 64,
-    EXTRA_FDS_MAX = 16,
     TAKE_MAX = 256,
+    TRIM_AFTER = 64, /* messages */
     CONNECT_MS = 2000
 };
 
-struct bells {
-    void *ctx;
-    void *pull;
-    void *push[WRITERS]; /* our own: NULL */
-    struct server *server;
-    uint8_t ring[BELL_BYTES_MAX]; /* the one message that we send */
-    size_t n_ring;
-    uint64_t n_dropped;
-    uint64_t n_dropped_at_trim;
-    struct msg m; /* the last one taken; too large for the stack of a loop */
-};
-
 struct server {
-    void *router;
-    struct bells *bells; /* NULL once they are closed */
+    void *ctx, *router;
+    struct bells *bells;
+    int32_t n_taken; /* since libc's memory was last given back */
 };
 
 struct client {
@@ -60,13 +45,12 @@ static err_t zmq_fail(const char *what, const char *where)
     return FAIL(code, "%s: %s: %s", where, what, zmq_strerror(errno));
 }
 
-static err_t endpoint_of(char out[ENDPOINT_MAX], const char *run_dir, const char *name,
-                         const char *tail)
+static err_t endpoint_of(char out[ENDPOINT_MAX], const char *run_dir)
 {
-    const int n = snprintf(out, ENDPOINT_MAX, "ipc://%s/%s%s", run_dir, name, tail);
+    const int n = snprintf(out, ENDPOINT_MAX, "ipc://%s/gateway.ctl", run_dir);
     if (n < 0 || n >= ENDPOINT_MAX)
-        return FAIL(ERR_CONFIG, "%s/%s%s: a socket's name has at most %d bytes", run_dir, name,
-                    tail, ENDPOINT_MAX - 7);
+        return FAIL(ERR_CONFIG, "%s/gateway.ctl: a socket's name has at most %d bytes", run_dir,
+                    ENDPOINT_MAX - 7);
     return OK;
 }
 
@@ -88,16 +72,16 @@ static bool set(void *s, int option, int value)
     return zmq_setsockopt(s, option, &value, sizeof value) == 0;
 }
 
-static err_t socket_open(void *ctx, int type, int hwm, void **out)
+static err_t socket_open(void *ctx, int type, void **out)
 {
-    const int64_t n_bytes_max = SOCK_MESSAGE_MAX;
+    const int64_t n_bytes_max = MSG_BYTES_MAX;
     void *s = zmq_socket(ctx, type);
     if (!s) return zmq_fail("socket", "zeromq");
-    bool is_set = set(s, ZMQ_LINGER, 0) && set(s, ZMQ_SNDHWM, hwm) && set(s, ZMQ_RCVHWM, hwm) &&
-                  set(s, ZMQ_HANDSHAKE_IVL, 2000) && set(s, ZMQ_RECONNECT_IVL, 10) &&
-                  set(s, ZMQ_RECONNECT_IVL_MAX, 200) &&
+    bool is_set = set(s, ZMQ_LINGER, 0) && set(s, ZMQ_SNDHWM, REQUEST_HWM) &&
+                  set(s, ZMQ_RCVHWM, REQUEST_HWM) && set(s, ZMQ_HANDSHAKE_IVL, 2000) &&
+                  set(s, ZMQ_RECONNECT_IVL, 10) && set(s, ZMQ_RECONNECT_IVL_MAX, 200) &&
                   zmq_setsockopt(s, ZMQ_MAXMSGSIZE, &n_bytes_max, sizeof n_bytes_max) == 0;
-    if (type == ZMQ_PUSH || type == ZMQ_DEALER) is_set = is_set && set(s, ZMQ_IMMEDIATE, 1);
+    if (type == ZMQ_DEALER) is_set = is_set && set(s, ZMQ_IMMEDIATE, 1);
     if (type == ZMQ_ROUTER) is_set = is_set && set(s, ZMQ_ROUTER_MANDATORY, 1);
     if (!is_set) {
         const err_t e = zmq_fail("settings", "zeromq");
@@ -148,125 +132,26 @@ static enum took take(void *s, uint8_t *buf, size_t cap, size_t *n_bytes)
     return TOOK_MESSAGE;
 }
 
-/* --- bells ----------------------------------------------------------------------------------- */
-
-err_t bells_open(struct bells **out, const char *run_dir, enum ledger_writer self)
-{
-    err_t e = OK;
-    char endpoint[ENDPOINT_MAX];
-    MUST(self >= 0 && self < WRITERS);
-    struct bells *b = calloc(1, sizeof *b);
-    if (!b) return FAIL(ERR_NOMEM, "bells");
-    b->m = (struct msg){.type = MSG_BELL, .from = (uint64_t)self};
-    b->n_ring = msg_pack(&b->m, b->ring, sizeof b->ring);
-    MUST(b->n_ring > 0);
-
-    TRY(context_open(&b->ctx));
-    TRY(socket_open(b->ctx, ZMQ_PULL, BELL_HWM, &b->pull));
-    TRY(endpoint_of(endpoint, run_dir, "bell.", ledger_writer_names[self]));
-    TRY(bind_private(b->pull, endpoint));
-    for (int i = 0; i < WRITERS; i++) {
-        if (i == (int)self) continue;
-        TRY(socket_open(b->ctx, ZMQ_PUSH, BELL_HWM, &b->push[i]));
-        TRY(endpoint_of(endpoint, run_dir, "bell.", ledger_writer_names[i]));
-        if (zmq_connect(b->push[i], endpoint) != 0) {
-            e = zmq_fail("connect", endpoint);
-            goto out;
-        }
-    }
-    *out = b;
-    b = NULL;
-out:
-    bells_close(&b);
-    return e;
-}
-
-void bells_close(struct bells **b)
-{
-    if (!b || !*b) return;
-    if ((*b)->server) { /* a context ends only after all its sockets */
-        zmq_close((*b)->server->router);
-        (*b)->server->router = NULL;
-        (*b)->server->bells = NULL;
-    }
-    if ((*b)->pull) zmq_close((*b)->pull);
-    for (int i = 0; i < WRITERS; i++)
-        if ((*b)->push[i]) zmq_close((*b)->push[i]);
-    if ((*b)->ctx) zmq_ctx_term((*b)->ctx);
-    free(*b);
-    *b = NULL;
-}
-
-void bells_ring(struct bells *b, enum ledger_writer to)
-{
-    MUST(to >= 0 && to < WRITERS);
-    if (!b->push[to]) return;
-    if (zmq_send(b->push[to], b->ring, b->n_ring, ZMQ_DONTWAIT) >= 0) return;
-    /* ZeroMQ looks for news of its I/O thread once a millisecond at most, so a queue may be empty
-     * and still count as full; asking for the events makes it look. If the second try fails, there
-     * is nobody, or a queue full of bells: either way it will look at the ledger. */
-    int events = 0;
-    size_t n = sizeof events;
-    (void)zmq_getsockopt(b->push[to], ZMQ_EVENTS, &events, &n);
-    (void)zmq_send(b->push[to], b->ring, b->n_ring, ZMQ_DONTWAIT);
-}
-
-/* True: none is left. */
-static bool take_bells(struct bells *b)
-{
-    uint8_t buf[BELL_BYTES_MAX];
-    for (int i = 0; i < TAKE_MAX; i++) {
-        size_t n = 0;
-        const enum took took = take(b->pull, buf, sizeof buf, &n);
-        if (took == TOOK_NOTHING) return true;
-        if (took == TOOK_GARBAGE || msg_unpack(&b->m, buf, n) != OK || b->m.type != MSG_BELL)
-            b->n_dropped++;
-    }
-    return false;
-}
-
-/* What libzmq queued for us while we worked is freed by now, but libc keeps it: after a flood of
- * strangers' messages a process would stay at several times its size. Costs nothing without one. */
-static void give_back_memory(struct bells *b)
-{
-    if (b->n_dropped == b->n_dropped_at_trim) return;
-    b->n_dropped_at_trim = b->n_dropped;
-    (void)malloc_trim(0);
-}
-
-void bells_wait(struct bells *b, int32_t wait_ms, const int *extra_fds, int32_t n_extra_fds)
-{
-    zmq_pollitem_t items[2 + EXTRA_FDS_MAX] = {{.socket = b->pull, .events = ZMQ_POLLIN}};
-    int n = 1;
-    MUST(n_extra_fds >= 0 && n_extra_fds <= EXTRA_FDS_MAX);
-    if (b->server) items[n++] = (zmq_pollitem_t){.socket = b->server->router, .events = ZMQ_POLLIN};
-    for (int i = 0; i < n_extra_fds; i++)
-        items[n++] = (zmq_pollitem_t){.fd = extra_fds[i], .events = ZMQ_POLLIN};
-    /* A signal ends the wait: the caller has a flag to look at. */
-    (void)zmq_poll(items, n, wait_ms > 0 ? wait_ms : 0);
-    if (take_bells(b)) give_back_memory(b);
-}
-
-uint64_t bells_dropped(const struct bells *b)
-{
-    return b->n_dropped;
-}
-
 /* --- server ---------------------------------------------------------------------------------- */
 
-err_t server_open(struct server **out, const char *run_dir, struct bells *wait_with)
+err_t server_open(struct server **out, const char *run_dir, struct bells *bells)
 {
     err_t e = OK;
     char endpoint[ENDPOINT_MAX];
-    MUST(!wait_with->server);
+    int fd;
+    size_t n = sizeof fd;
     struct server *s = calloc(1, sizeof *s);
     if (!s) return FAIL(ERR_NOMEM, "server");
-    TRY(socket_open(wait_with->ctx, ZMQ_ROUTER, REQUEST_HWM, &s->router));
-    TRY(endpoint_of(endpoint, run_dir, "gateway.ctl", ""));
+    TRY(endpoint_of(endpoint, run_dir));
+    TRY(context_open(&s->ctx));
+    TRY(socket_open(s->ctx, ZMQ_ROUTER, &s->router));
     TRY(bind_private(s->router, endpoint));
-    s->bells = wait_with;
-    wait_with->server = s;
-
+    if (zmq_getsockopt(s->router, ZMQ_FD, &fd, &n) != 0) {
+        e = zmq_fail("descriptor", endpoint);
+        goto out;
+    }
+    s->bells = bells;
+    bells_watch(bells, fd);
     *out = s;
     s = NULL;
 out:
@@ -277,8 +162,9 @@ out:
 void server_close(struct server **s)
 {
     if (!s || !*s) return;
+    if ((*s)->bells) bells_watch((*s)->bells, -1);
     if ((*s)->router) zmq_close((*s)->router);
-    if ((*s)->bells) (*s)->bells->server = NULL;
+    if ((*s)->ctx) zmq_ctx_term((*s)->ctx);
     free(*s);
     *s = NULL;
 }
@@ -291,17 +177,37 @@ err_t server_next(struct server *s, uint8_t peer[SOCK_PEER_MAX], size_t *n_peer,
         const int n = zmq_recv(s->router, peer, SOCK_PEER_MAX, ZMQ_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return OK;
         if (n < 0) return FAIL(ERR_BUG, "gateway.ctl: %s", zmq_strerror(errno));
+        s->n_taken++;
         const bool has_body = has_more(s->router);
         const bool is_named = n > 0 && n <= SOCK_PEER_MAX;
         if (!has_body || take(s->router, buf, cap, n_bytes) != TOOK_MESSAGE || !is_named) {
             *n_bytes = 0;
-            s->bells->n_dropped++;
+            bells_drop(s->bells);
             continue;
         }
         *n_peer = (size_t)n;
         return OK;
     }
     return OK;
+}
+
+/* What libzmq queued for us is freed once it is taken, but libc keeps it: after a flood of messages
+ * the process would stay at several times its size. */
+static void give_back_memory(struct server *s)
+{
+    if (s->n_taken < TRIM_AFTER) return;
+    s->n_taken = 0;
+    (void)malloc_trim(0);
+}
+
+bool server_has_request(struct server *s)
+{
+    int events = 0;
+    size_t n = sizeof events;
+    if (zmq_getsockopt(s->router, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN))
+        return true;
+    give_back_memory(s);
+    return false;
 }
 
 void server_reply(struct server *s, const uint8_t *peer, size_t n_peer, const uint8_t *buf,
@@ -319,10 +225,10 @@ err_t client_open(struct client **out, const char *run_dir)
     char endpoint[ENDPOINT_MAX];
     struct client *c = calloc(1, sizeof *c);
     if (!c) return FAIL(ERR_NOMEM, "client");
-    TRY(endpoint_of(endpoint, run_dir, "gateway.ctl", ""));
+    TRY(endpoint_of(endpoint, run_dir));
     snprintf(c->run_dir, sizeof c->run_dir, "%s", run_dir);
     TRY(context_open(&c->ctx));
-    TRY(socket_open(c->ctx, ZMQ_DEALER, REQUEST_HWM, &c->dealer));
+    TRY(socket_open(c->ctx, ZMQ_DEALER, &c->dealer));
     if (zmq_connect(c->dealer, endpoint) != 0) {
         e = zmq_fail("connect", endpoint);
         goto out;
@@ -346,9 +252,8 @@ void client_close(struct client **c)
 err_t client_send(struct client *c, const uint8_t *buf, size_t n_bytes)
 {
     const int64_t deadline_ns = now_ns() + (int64_t)CONNECT_MS * NS_PER_MS;
-    if (n_bytes > SOCK_MESSAGE_MAX)
-        return FAIL(ERR_LIMIT, "a message of %zu bytes, the limit is %d", n_bytes,
-                    SOCK_MESSAGE_MAX);
+    if (n_bytes > MSG_BYTES_MAX)
+        return FAIL(ERR_LIMIT, "a message of %zu bytes, the limit is %d", n_bytes, MSG_BYTES_MAX);
     for (;;) {
         zmq_pollitem_t item = {.socket = c->dealer, .events = ZMQ_POLLOUT};
         if (zmq_send(c->dealer, buf, n_bytes, ZMQ_DONTWAIT) >= 0) return OK;

@@ -162,7 +162,7 @@ static err_t stage_loop(struct stage *st, void *self, const struct stage_def *de
             goto out;
         }
         stage_beat(st, PHASE_IDLE, ledger_read(&st->head->unit));
-        bells_wait(st->bells, def->wait_ms ? def->wait_ms(st, self) : STAGE_POLL_MS, NULL, 0);
+        bells_wait(st->bells, def->wait_ms ? def->wait_ms(st, self) : STAGE_POLL_MS);
     }
 out:
     return e;

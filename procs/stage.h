@@ -17,9 +17,9 @@
 #include "common/dev.h"
 #include "common/err.h"
 #include "common/job.h"
+#include "ipc/bells.h"
 #include "ipc/keeper.h"
 #include "ipc/ledger.h"
-#include "ipc/sock.h"
 
 enum { STAGE_POLL_MS = 5 };
 

@@ -48,7 +48,7 @@ struct ctl {
 };
 
 static struct msg msg; /* 16 KiB, and one at a time */
-static uint8_t reply[SOCK_MESSAGE_MAX];
+static uint8_t reply[MSG_BYTES_MAX];
 
 static err_t new_request(uint64_t *out)
 {

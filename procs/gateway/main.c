@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "ipc/msg.h"
+#include "ipc/sock.h"
 #include "procs/gateway/plan.h"
 #include "procs/gateway/session.h"
 #include "procs/stage.h"
@@ -34,7 +35,7 @@ struct gateway {
     int64_t rate_at_ns; /* second in which prompts are counted */
     int32_t rate_n;
     struct msg msg; /* in hand */
-    uint8_t wire[SOCK_MESSAGE_MAX];
+    uint8_t wire[MSG_BYTES_MAX];
 };
 
 static void gateway_close(void **self)
@@ -226,8 +227,9 @@ out:
 
 static int32_t gateway_wait_ms(struct stage *st, void *self)
 {
+    struct gateway *g = self;
     (void)st;
-    return session_wait_ms(&((struct gateway *)self)->session);
+    return server_has_request(g->server) ? 0 : session_wait_ms(&g->session);
 }
 
 int main(int argc, char **argv)

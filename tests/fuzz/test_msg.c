@@ -2,12 +2,11 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "ipc/msg.h"
-#include "ipc/sock.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static struct msg m, again;
-    static uint8_t wire[SOCK_MESSAGE_MAX];
+    static uint8_t wire[MSG_BYTES_MAX];
     memset(&m, 0, sizeof m);
     const err_t e = msg_unpack(&m, data, n);
     if (e != OK) {

@@ -2,7 +2,6 @@
 #include "ipc/msg.h"
 
 #include "ipc/ledger.h"
-#include "ipc/sock.h"
 #include "tests/scratch.h"
 
 /* Counts allocations, to see that none is made; ASan has its own allocator and is let alone. */
@@ -29,7 +28,7 @@ void *realloc(void *p, size_t n)
 #endif
 
 static struct msg in, out;
-static uint8_t buf[SOCK_MESSAGE_MAX + 1];
+static uint8_t buf[MSG_BYTES_MAX + 1];
 
 static void refuse(const void *bytes, size_t n, const char *words)
 {
@@ -50,7 +49,7 @@ static void there_and_back(void)
     const uint64_t before = n_allocs;
     const size_t n = msg_pack(&in, buf, sizeof buf);
     assert_int_equal(n_allocs, before);
-    assert_true(n > 0 && n <= SOCK_MESSAGE_MAX);
+    assert_true(n > 0 && n <= MSG_BYTES_MAX);
     memset(&out, 0xee, sizeof out);
     want_ok(msg_unpack(&out, buf, n));
     assert_int_equal(n_allocs, before);
