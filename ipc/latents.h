@@ -11,7 +11,10 @@
 
 #include "common/conf.h"
 
-enum { LATENTS_LAYOUT = 1 };
+/* LATENTS_OF_VAE_STATE: decoding that many latents from an empty state leaves the state that a
+ * whole decode has, to the bit: the sum of what the decoder's time convolutions look back. So dit
+ * keeps them behind the VAE's position. */
+enum { LATENTS_LAYOUT = 1, LATENTS_OF_VAE_STATE = 38 };
 
 struct latents {
     float *data;

@@ -28,7 +28,7 @@ enum {
     LEDGER_SCRIPTS_MAX = 16384,
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
-    LEDGER_LAYOUT = 1
+    LEDGER_LAYOUT = 2
 };
 
 typedef _Atomic uint64_t counter;
@@ -77,14 +77,18 @@ struct ledger_dit {
     counter n_latents_blocks; /* L: blocks whose clean latents are committed */
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
     counter pass_ns[8];       /* last duration: denoise steps 0.., [6] recache, [7] clean */
-    /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
-    counter n_block_passes, n_clean_passes;
+    counter n_latents;        /* l: latents decoded */
+    counter n_passes;         /* committed ones, over all incarnations */
+    counter state_generation; /* of the region vae that holds the state after l latents */
+    counter n_rebuilt;        /* latents decoded anew, after the loss of that region */
 };
 
 struct ledger_vae {
     struct ledger_head head;
-    counter n_latents; /* l: latents decoded */
-    counter n_passes;  /* committed ones, over all incarnations */
+    counter n_latents;        /* l: latents decoded */
+    counter n_passes;         /* committed ones, over all incarnations */
+    counter state_generation; /* of the region vae that holds the state after l latents */
+    counter n_rebuilt;        /* latents decoded anew, after the loss of that region */
 };
 
 struct ledger_gateway {
@@ -131,9 +135,12 @@ struct ledger_script {
     uint8_t key[PROMPT_KEY_BYTES];
     uint32_t text_at, n_text_bytes; /* in ledger->text, cleaned */
     int64_t asked_ns;
+    int64_t is_rebuild; /* a replay: the decision that takes it is a REBUILD */
 };
 
-enum decision_kind { DECISION_START, DECISION_SWITCH };
+/* A REBUILD follows the loss of region kv: its block begins with a recache of everything that the
+ * window holds, sink included, from the latents that are kept. */
+enum decision_kind { DECISION_START, DECISION_SWITCH, DECISION_REBUILD };
 
 /* In force from its block to the next decision. Its index's parity says which half of region kv
  * holds the embedding. */
@@ -146,6 +153,7 @@ struct ledger_decision {
     uint8_t key[PROMPT_KEY_BYTES];
     int32_t n_tokens;      /* valid rows of the embedding */
     int32_t n_tokens_full; /* before it was cut to text.text_len */
+    uint64_t kv_generation; /* of region kv, which holds the embedding: another one has lost it */
     int64_t decided_ns;
 };
 

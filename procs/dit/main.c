@@ -93,6 +93,7 @@ static err_t open_regions(struct dit_stage *p)
     const enum dtype act = dit_act(c, st->dev);
     TRY(weights_map(p->weights, st, "dit", &p->weights_region));
     TRY(stage_region(st, st->dev, "kv.0", kv_bytes(c, act), KV_LAYOUT, NULL, &p->kv_region));
+    ledger_publish(&st->ledger->dit.kv_generation, p->kv_region.generation);
     TRY(kv_open(&p->kv, c, act, p->kv_region.data));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
@@ -187,6 +188,7 @@ static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work
                                   .sink_base = plan->sink_base,
                                   .n_tokens = n_tokens,
                                   .n_tokens_full = n_full,
+                                  .kv_generation = p->kv_region.generation,
                                   .decided_ns = now_ns()};
     memcpy(d->key, s->key, sizeof d->key);
     TRY(fault(FAULT_DIT_RECORD));
@@ -269,7 +271,7 @@ out:
     return e;
 }
 
-static err_t recache(struct dit_stage *p, int64_t session, int64_t at, int32_t sink_base)
+static err_t recache(struct dit_stage *p, const struct ledger_decision *d, int64_t at)
 {
     err_t e = OK;
     int64_t first;
@@ -278,8 +280,8 @@ static err_t recache(struct dit_stage *p, int64_t session, int64_t at, int32_t s
     p->phase = PHASE_RECACHE;
     stage_beat(p->st, p->phase, ledger_read(&p->st->head->unit));
     TRY(fault(FAULT_DIT_RECACHE));
-    plan_recache(&p->st->conf, at, &first, &n);
-    TRY(write_clean_kv(p, session, first, n, sink_base));
+    plan_recache(&p->st->conf, (enum decision_kind)d->kind, at, &first, &n);
+    TRY(write_clean_kv(p, d->session, first, n, d->sink_base));
     ledger_publish(&p->st->ledger->dit.pass_ns[6], (uint64_t)(now_ns() - began_ns));
     e = fault(FAULT_DIT_RECACHED);
 out:
@@ -361,8 +363,7 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
     TRY(fault(FAULT_DIT_BLOCK));
     TRY(open_noise(p, plan->session));
     TRY(load_prompt(p));
-    if (d->block == plan->block && d->kind == DECISION_SWITCH && at > 0)
-        TRY(recache(p, plan->session, at, d->sink_base));
+    if (d->block == plan->block && d->kind != DECISION_START && at > 0) TRY(recache(p, d, at));
     TRY(denoise(p, session->seed, block, d->sink_base));
     for (int32_t i = 0; i < c->dit.block; i++) {
         const struct tensor row = tensor_rows(p->x, i, 1);
@@ -407,6 +408,9 @@ static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *
         return OK;
     }
     const struct plan plan = plan_next(st->ledger, &st->conf, is_ready, p);
+    const uint64_t needs = (uint64_t)(plan.needs + 1);
+    if (ledger_read(&st->ledger->dit.needs_script) != needs)
+        ledger_publish(&st->ledger->dit.needs_script, needs);
     if (plan.action != PLAN_WAIT) p->waiting_since_ns = 0;
     switch (plan.action) {
     case PLAN_WAIT:

@@ -1,53 +1,79 @@
 /* plan.c - see plan.h. */
 #include "procs/dit/plan.h"
 
-/* Latents behind the VAE's position that are kept, so that its state can be rebuilt exactly. */
-enum { VAE_REBUILD_LATENTS = 38 };
+#include "ipc/latents.h"
 
-void plan_recache(const struct conf *c, int64_t at, int64_t *first, int32_t *n_frames)
+static bool keeps_sink(const struct conf *c, enum decision_kind kind, int64_t at)
 {
-    const int64_t keeps =
-        c->dit.global_sink && at > c->dit.window ? c->dit.window - c->dit.sink : c->dit.window;
+    return kind == DECISION_SWITCH && c->dit.global_sink && at > c->dit.window;
+}
+
+void plan_recache(const struct conf *c, enum decision_kind kind, int64_t at, int64_t *first,
+                  int32_t *n_frames)
+{
+    const int64_t keeps = keeps_sink(c, kind, at) ? c->dit.window - c->dit.sink : c->dit.window;
     *first = at > keeps ? at - keeps : 0;
     *n_frames = (int32_t)(at - *first);
 }
 
-int32_t plan_sink_base(const struct conf *c, int64_t at, int32_t base)
+int32_t plan_sink_base(const struct conf *c, enum decision_kind kind, int64_t at, int32_t base)
 {
-    if (c->dit.global_sink && at > c->dit.window) return base;
+    if (keeps_sink(c, kind, at)) return base;
     return at > c->dit.window ? (int32_t)(at - c->dit.window) : 0;
 }
 
-/* Decides whether block L of this session takes a new prompt. */
+static const struct ledger_decision *last_decision(const struct ledger *l)
+{
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    return n ? &l->decisions[n - 1] : NULL;
+}
+
+/* Embedding and K/V of the session's last decision went with a region kv that is no more. */
+static bool has_lost_cache(const struct ledger *l, int64_t session)
+{
+    const struct ledger_decision *last = last_decision(l);
+    return last && last->session == session &&
+           last->kv_generation != ledger_read(&l->dit.kv_generation);
+}
+
+/* Decides whether block L of this session takes a new prompt, or must be rebuilt for. */
 static struct plan decide(const struct ledger *l, const struct conf *c, struct plan p,
                           bool (*is_ready)(void *, const struct ledger_script *), void *self)
 {
-    const int64_t n = (int64_t)ledger_read(&l->dit.n_decisions);
-    const struct ledger_decision *last = n ? &l->decisions[n - 1] : NULL;
+    const struct ledger_decision *last = last_decision(l);
     const bool is_ours = last && last->session == p.session;
+    const bool is_lost = has_lost_cache(l, p.session);
     const int64_t at = (p.block - l->sessions[p.session].first_block) * c->dit.block;
 
     p.action = PLAN_WAIT;
+    p.needs = -1;
     p.script = ledger_due_script(l, p.session, p.block, is_ours ? last->script : -1, is_ready, self,
                                  &p.waits_for_prompt);
+    if (p.script < 0 && is_lost && !p.waits_for_prompt) {
+        p.waits_for_prompt = !is_ready(self, &l->scripts[last->script]);
+        if (p.waits_for_prompt) p.needs = last->script;
+        else p.script = last->script;
+    }
     if (p.script < 0) return p;
     p.action = PLAN_DECIDE;
-    p.kind = is_ours ? DECISION_SWITCH : DECISION_START;
-    p.sink_base = is_ours ? plan_sink_base(c, at, last->sink_base) : 0;
+    p.kind = !is_ours                                     ? DECISION_START
+             : is_lost || l->scripts[p.script].is_rebuild ? DECISION_REBUILD
+                                                          : DECISION_SWITCH;
+    p.sink_base = is_ours ? plan_sink_base(c, p.kind, at, last->sink_base) : 0;
     return p;
 }
 
 static bool is_decided(const struct ledger *l, int64_t block)
 {
-    const uint64_t n = ledger_read(&l->dit.n_decisions);
-    return n > 0 && l->decisions[n - 1].block == block;
+    const struct ledger_decision *last = last_decision(l);
+    return last && last->block == block && !has_lost_cache(l, last->session);
 }
 
 /* The block's session has a prompt in force. */
 static bool has_prompt(const struct ledger *l, int64_t session)
 {
-    const uint64_t n = ledger_read(&l->dit.n_decisions);
-    return n > 0 && l->decisions[n - 1].session == session;
+    const struct ledger_decision *last = last_decision(l);
+    return last && last->session == session;
 }
 
 static bool is_wanted(const struct ledger *l, const struct conf *c, int64_t block)
@@ -59,7 +85,7 @@ static bool is_wanted(const struct ledger *l, const struct conf *c, int64_t bloc
 static struct plan plan_clean(const struct ledger *l, const struct conf *c, int64_t L,
                               bool (*is_ready)(void *, const struct ledger_script *), void *self)
 {
-    struct plan p = {.action = PLAN_CLEAN, .block = L - 1, .script = -1};
+    struct plan p = {.action = PLAN_CLEAN, .block = L - 1, .script = -1, .needs = -1};
     p.session = ledger_session_of(l, L - 1);
     const int64_t next = ledger_session_of(l, L);
     if (is_decided(l, L) || ledger_session_is_over(l, p.session)) {
@@ -68,7 +94,9 @@ static struct plan plan_clean(const struct ledger *l, const struct conf *c, int6
                is_wanted(l, c, L)) { /* else decide later, with newer prompts */
         const struct plan ahead =
             decide(l, c, (struct plan){.block = L, .session = next}, is_ready, self);
-        if (ahead.action == PLAN_DECIDE) return ahead;
+        if (ahead.action == PLAN_DECIDE || has_lost_cache(l, next)) return ahead;
+    } else if (has_lost_cache(l, p.session)) { /* nothing that the pass would read is left */
+        p.action = PLAN_WAIT;
     }
     return p;
 }
@@ -78,7 +106,7 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
 {
     const int64_t L = (int64_t)ledger_read(&l->dit.n_latents_blocks);
     const int64_t K = (int64_t)ledger_read(&l->dit.n_clean_blocks);
-    struct plan p = {.action = PLAN_WAIT, .block = L, .script = -1};
+    struct plan p = {.action = PLAN_WAIT, .block = L, .script = -1, .needs = -1};
 
     MUST(K <= L && L <= K + 1);
     if (K < L) return plan_clean(l, c, L, is_ready, self);
@@ -86,7 +114,7 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
     p.session = ledger_session_of(l, L);
     if (p.session < 0 || !is_wanted(l, c, L)) return p;
     if ((L + 1) * c->dit.block >
-        (int64_t)ledger_read(&l->vae.n_latents) + c->dit.ring_latents - VAE_REBUILD_LATENTS)
+        (int64_t)ledger_read(&l->vae.n_latents) + c->dit.ring_latents - LATENTS_OF_VAE_STATE)
         return p;
 
     if (!is_decided(l, L)) {

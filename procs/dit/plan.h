@@ -26,6 +26,7 @@ struct plan {
     int32_t kind;          /* DECIDE: enum decision_kind */
     int32_t sink_base;     /* DECIDE */
     bool waits_for_prompt; /* WAIT: a due prompt is not encoded yet */
+    int64_t needs;         /* WAIT: the decided prompt that a REBUILD lacks; -1 none */
 };
 
 /* is_ready(self, script) tells whether an embedding can be read now. */
@@ -33,11 +34,12 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
                       bool (*is_ready)(void *self, const struct ledger_script *s), void *self);
 
 /* First frame and number of frames that the recache before a block processes, in latents of the
- * session, for a switch at frame `at` (> 0). With a kept sink and a window that has rolled, the
- * sink is not recomputed; else every frame the window holds is. */
-void plan_recache(const struct conf *c, int64_t at, int64_t *first, int32_t *n_frames);
+ * session, for a decision of this kind at frame `at` (> 0). A switch with a kept sink and a window
+ * that has rolled does not recompute the sink; else every frame the window holds is. */
+void plan_recache(const struct conf *c, enum decision_kind kind, int64_t at, int64_t *first,
+                  int32_t *n_frames);
 
-/* Sink base after a switch at frame `at`, when it was `base` before. */
-int32_t plan_sink_base(const struct conf *c, int64_t at, int32_t base);
+/* Sink base after it, when it was `base` before. */
+int32_t plan_sink_base(const struct conf *c, enum decision_kind kind, int64_t at, int32_t base);
 
 #endif

@@ -70,6 +70,33 @@ out:
     return e;
 }
 
+/* Region vae is another one than that which held the state after l latents: it went with the
+ * keeper. What is decoded again for it was committed long ago, and is not written anywhere. */
+static err_t restore_state(struct vae_stage *p)
+{
+    err_t e = OK;
+    struct stage *st = p->st;
+    struct ledger *ledger = st->ledger;
+    const int64_t NB = st->conf.dit.block, l = (int64_t)ledger_read(&ledger->vae.n_latents);
+    const int64_t at = l > 0 ? ledger_session_of(ledger, (l - 1) / NB) : -1;
+    if (ledger_read(&ledger->vae.state_generation) == p->state_region.generation) return OK;
+
+    const int64_t first = at >= 0 ? ledger->sessions[at].first_block * NB : l;
+    TRY(dev_zero(st->dev, p->state_region.data, p->state_region.n_bytes));
+    for (int64_t i = l - first > LATENTS_OF_VAE_STATE ? l - LATENTS_OF_VAE_STATE : first; i < l;
+         i++) {
+        TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, i),
+                       tensor_bytes(p->latent)));
+        TRY(vae_decode(p->model, tensor_rows(p->rgb, 0, i == first ? 1 : VAE_FRAMES_MAX), p->latent,
+                       i - first, on_stage, p));
+        ledger_add(&ledger->vae.n_rebuilt, 1);
+    }
+    TRY(dev_sync(st->dev));
+    ledger_publish(&ledger->vae.state_generation, p->state_region.generation);
+out:
+    return e;
+}
+
 static err_t vae_stage_open(struct stage *st, void **self)
 {
     err_t e = OK;
@@ -91,6 +118,7 @@ static err_t vae_stage_open(struct stage *st, void **self)
     p->rgb = TENSOR((char *)p->memory + latent_bytes, DTYPE_U8, VAE_FRAMES_MAX, conf_height_px(c),
                     conf_width_px(c), 3);
     TRY(open_regions(p));
+    TRY(restore_state(p));
 out:
     return e;
 }

@@ -177,7 +177,7 @@ static void begin_recache(struct sim *s)
 {
     int64_t first;
     int32_t n;
-    plan_recache(&s->conf, frame_of(s), &first, &n);
+    plan_recache(&s->conf, DECISION_SWITCH, frame_of(s), &first, &n);
     load_latents(s, first, n);
     sim_note(s, "recaches: first, frames", first, n);
 }

@@ -268,8 +268,8 @@ static void recache(struct rig *r, int64_t at, double *const *latents, double *s
         memcpy(x + i * r->values, latents[at - seen + i], (size_t)r->values * sizeof *x);
     naive_dit_pass(r->n, scratch, x, 0, at - seen, (int32_t)seen, !c->dit.global_sink);
 
-    r->base = plan_sink_base(c, at, r->base);
-    plan_recache(c, at, &first, &n);
+    r->base = plan_sink_base(c, DECISION_SWITCH, at, r->base);
+    plan_recache(c, DECISION_SWITCH, at, &first, &n);
     for (int32_t i = 0; i < n; i++) {
         float *row = tensor_rows(r->x, i, 1).data; /* a CPU's memory */
         for (int64_t k = 0; k < r->values; k++) row[k] = (float)latents[first + i][k];

@@ -65,8 +65,8 @@ static void switch_at(struct ring *r, struct naive_cache *c, int64_t at)
 {
     int64_t first;
     int32_t n;
-    r->base = plan_sink_base(&r->c, at, r->base);
-    plan_recache(&r->c, at, &first, &n);
+    r->base = plan_sink_base(&r->c, DECISION_SWITCH, at, r->base);
+    plan_recache(&r->c, DECISION_SWITCH, at, &first, &n);
     ring_pass(r, first, n);
     const int64_t seen = at < r->c.dit.window ? at : r->c.dit.window;
     naive_cache_pass(c, at - seen, (int32_t)seen, !r->c.dit.global_sink);

@@ -177,6 +177,68 @@ static void test_the_next_session_starts_anew(void **state)
     assert_int_equal(p.sink_base, 0);
 }
 
+/* Region kv is another one than that of the last decision: everything in the window is made anew.
+ */
+static void test_a_lost_cache_is_rebuilt(void **state)
+{
+    (void)state;
+    int64_t bits = 1, first;
+    int32_t n;
+    struct plan_case t = {
+        .n_blocks = 9, .L = 7, .K = 6, .want = 9, .script = TWO(0, 8), .decided = D1(0)};
+    lay(&t);
+    l->dit.kv_generation = 1;
+    struct plan p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.action, PLAN_DECIDE); /* before the clean pass, which would read it */
+    assert_int_equal(p.kind, DECISION_REBUILD);
+    assert_int_equal(p.block, 7);
+    assert_int_equal(p.script, 0); /* the one in force */
+    assert_int_equal(p.sink_base, 9);
+    plan_recache(&c, DECISION_REBUILD, 21, &first, &n);
+    assert_int_equal(first, 9);
+    assert_int_equal(n, 12);
+
+    bits = 0; /* its embedding has left the table: text is asked for it */
+    p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.action, PLAN_WAIT);
+    assert_true(p.waits_for_prompt);
+    assert_int_equal(p.needs, 0);
+
+    bits = 3; /* a prompt that is due anyway is taken at once */
+    l->scripts[1].at_block = 7;
+    p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.kind, DECISION_REBUILD);
+    assert_int_equal(p.script, 1);
+
+    l->gateway.want = 21; /* nothing is wanted: nothing is decided, and nothing reads the ruin */
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_WAIT);
+
+    t.L = t.K = 2; /* decided for the very block, and lost before it was made */
+    lay(&t);
+    l->decisions[0].block = 2;
+    l->dit.kv_generation = 1;
+    p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.kind, DECISION_REBUILD);
+    assert_int_equal(p.sink_base, 0);
+
+    l->decisions[0].kv_generation = 1;
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_BLOCK);
+}
+
+/* A replay marks the prompts whose decision was a REBUILD. */
+static void test_a_replayed_rebuild(void **state)
+{
+    (void)state;
+    int64_t bits = 3;
+    const struct plan_case t = {
+        .n_blocks = 9, .L = 7, .K = 6, .want = 9, .script = TWO(0, 7), .decided = D1(0)};
+    lay(&t);
+    l->scripts[1].is_rebuild = 1;
+    const struct plan p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.kind, DECISION_REBUILD);
+    assert_int_equal(p.sink_base, 9);
+}
+
 static void too_clean(void)
 {
     int64_t bits = 0;
@@ -220,10 +282,10 @@ static void test_recache_and_sink(void **state)
         int64_t first = -1;
         int32_t n = -1;
         k.dit.global_sink = row[i].global;
-        plan_recache(&k, row[i].at, &first, &n);
+        plan_recache(&k, DECISION_SWITCH, row[i].at, &first, &n);
         assert_int_equal(first, row[i].first);
         assert_int_equal(n, row[i].n);
-        assert_int_equal(plan_sink_base(&k, row[i].at, 6), row[i].base);
+        assert_int_equal(plan_sink_base(&k, DECISION_SWITCH, row[i].at, 6), row[i].base);
     }
 }
 
@@ -238,7 +300,7 @@ struct walk {
     uint64_t seed;
     int64_t is_ready; /* bits of scripts */
     bool is_clean[WALK_BLOCKS + 1];
-    int32_t n_made[WALK_BLOCKS + 1], n_kills;
+    int32_t n_made[WALK_BLOCKS + 1], n_kills, n_rebuilds;
 };
 
 static int64_t pick(struct walk *w, int64_t n)
@@ -260,8 +322,8 @@ static void check_window(const struct walk *w, const struct plan *p)
     int32_t n = 0;
     assert_int_equal(d->session, p->session);
     assert_true(d->block <= p->block);
-    if (d->block == p->block && d->kind == DECISION_SWITCH && at > 0)
-        plan_recache(&w->c, at, &from, &n), recached = from + n;
+    if (d->block == p->block && d->kind != DECISION_START && at > 0)
+        plan_recache(&w->c, (enum decision_kind)d->kind, at, &from, &n), recached = from + n;
     for (int64_t f = d->sink_base; f < at; f++) {
         const bool is_sink = f < d->sink_base + w->c.dit.sink;
         const bool is_seen = f >= at + NB - (w->c.dit.window - w->c.dit.sink);
@@ -279,8 +341,8 @@ static void do_block(struct walk *w, const struct plan *p)
     int64_t from = at;
     int32_t n = 0;
     check_window(w, p);
-    if (d->block == p->block && d->kind == DECISION_SWITCH && at > 0)
-        plan_recache(&w->c, at, &from, &n);
+    if (d->block == p->block && d->kind != DECISION_START && at > 0)
+        plan_recache(&w->c, (enum decision_kind)d->kind, at, &from, &n);
     for (int64_t f = from; f < from + n; f++)
         if (f % NB == 0 || f == from) w->is_clean[first + f / NB] = true;
     w->is_clean[p->block] = false; /* noisy */
@@ -306,13 +368,16 @@ static bool step_dit(struct walk *w)
         struct ledger_decision *d = &l->decisions[l->dit.n_decisions];
         assert_int_equal(p.block, l->dit.n_latents_blocks);
         assert_true(ready(&w->is_ready, &l->scripts[p.script]));
-        assert_true(l->dit.n_decisions == 0 || d[-1].script < p.script);
+        assert_true(l->dit.n_decisions == 0 || d[-1].script < p.script ||
+                    (d[-1].script == p.script && p.kind == DECISION_REBUILD));
+        w->n_rebuilds += p.kind == DECISION_REBUILD;
         assert_int_equal(p.kind == DECISION_START,
                          l->dit.n_decisions == 0 || d[-1].session != p.session);
         *d = (struct ledger_decision){.block = p.block,
                                       .session = p.session,
                                       .script = p.script,
                                       .kind = p.kind,
+                                      .kv_generation = (uint32_t)l->dit.kv_generation,
                                       .sink_base = p.sink_base};
         l->dit.n_decisions++;
     } else if (p.action == PLAN_BLOCK) {
@@ -356,7 +421,15 @@ static void step_gateway(struct walk *w)
     }
 }
 
-static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t *n_kills)
+/* The keeper died, and region kv with it. */
+static void lose_cache(struct walk *w)
+{
+    l->dit.kv_generation++;
+    memset(w->is_clean, 0, sizeof w->is_clean);
+}
+
+static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t *n_kills,
+                     int64_t *n_rebuilds)
 {
     static struct walk w;
     memset(&w, 0, sizeof w);
@@ -369,6 +442,7 @@ static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t
         if (who < 2) step_gateway(&w);
         else if (who == 2) w.is_ready |= 1ll << pick(&w, 64);
         else if (who == 3 && (int64_t)l->vae.n_latents < L * c.dit.block) l->vae.n_latents++;
+        else if (pick(&w, 200) == 0) lose_cache(&w);
         else step_dit(&w);
         const uint64_t K = l->dit.n_clean_blocks;
         assert_true(K <= l->dit.n_latents_blocks && l->dit.n_latents_blocks <= K + 1);
@@ -378,15 +452,18 @@ static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t
         assert_int_equal(w.n_made[b], b < (int64_t)l->dit.n_latents_blocks);
     *n_blocks += (int64_t)l->dit.n_latents_blocks;
     *n_kills += w.n_kills;
+    *n_rebuilds += w.n_rebuilds;
 }
 
 static void test_random_walks(void **state)
 {
     (void)state;
-    int64_t n_blocks = 0, n_kills = 0;
-    for (uint64_t seed = 1; seed <= 150; seed++) run_walk(seed, seed % 2, &n_blocks, &n_kills);
-    print_message("plan: %lld blocks, %lld kills\n", (long long)n_blocks, (long long)n_kills);
-    assert_true(n_blocks > 3000 && n_kills > 1000);
+    int64_t n_blocks = 0, n_kills = 0, n_rebuilds = 0;
+    for (uint64_t seed = 1; seed <= 150; seed++)
+        run_walk(seed, seed % 2, &n_blocks, &n_kills, &n_rebuilds);
+    print_message("plan: %lld blocks, %lld kills, %lld rebuilds\n", (long long)n_blocks,
+                  (long long)n_kills, (long long)n_rebuilds);
+    assert_true(n_blocks > 3000 && n_kills > 1000 && n_rebuilds > 100);
 }
 
 int main(void)
@@ -394,6 +471,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_cases),
         TEST(test_the_next_session_starts_anew),
+        TEST(test_a_lost_cache_is_rebuilt),
+        TEST(test_a_replayed_rebuild),
         TEST(test_counts_that_cannot_be_abort),
         TEST(test_recache_and_sink),
         TEST(test_random_walks),

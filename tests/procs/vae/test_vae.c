@@ -1,6 +1,8 @@
 /* test_vae.c - latents one at a time against a naive f64 decoder of the whole clip. */
 #include "procs/vae/vae.h"
 
+#include "ipc/latents.h"
+
 #include "tests/procs/vae/naive_vae.h"
 
 enum { LATENTS = 6, FRAMES = 1 + 4 * (LATENTS - 1) };
@@ -198,6 +200,33 @@ static void test_a_second_session_is_as_the_first(void **state)
     rig_close(&r);
 }
 
+/* The state after latent `end` - 1 from that many latents before it and nothing else: are the next
+ * two decoded as in the whole clip? */
+static bool is_rebuilt_by(struct rig *r, const float *latents, int64_t end, int64_t n,
+                          const uint8_t *want)
+{
+    uint8_t *got = check_alloc((size_t)(first_frame(end + 2) * r->frame_bytes));
+    const int64_t at = first_frame(end) * r->frame_bytes;
+    memset(r->state, 0, vae_state_bytes(r->v));
+    for (int64_t i = end - n; i < end + 2; i++) decode(r, latents, i, got);
+    return memcmp(got + at, want + at, 8 * (size_t)r->frame_bytes) == 0;
+}
+
+static void test_the_state_is_rebuilt_from_kept_latents(void **state)
+{
+    (void)state;
+    enum { END = 60 };
+    struct rig r;
+    rig_open(&r, NULL, 0, 2);
+    float *latents = check_alloc((size_t)((END + 2) * r.values) * sizeof *latents);
+    for (int64_t i = 0; i < (END + 2) * r.values; i++)
+        latents[i] = rng_normal((struct rng_key){6, 3}, (uint64_t)i);
+    uint8_t *want = check_alloc((size_t)(first_frame(END + 2) * r.frame_bytes));
+    for (int64_t i = 0; i < END + 2; i++) decode(&r, latents, i, want);
+    assert_true(is_rebuilt_by(&r, latents, END, LATENTS_OF_VAE_STATE, want));
+    assert_false(is_rebuilt_by(&r, latents, END, 2, want)); /* the comparison can tell */
+}
+
 static void count_beat(void *self)
 {
     ++*(int *)self;
@@ -243,6 +272,7 @@ int main(void)
         TEST(test_a_decode_done_again_after_any_death),
         TEST(test_another_process_goes_on),
         TEST(test_a_second_session_is_as_the_first),
+        TEST(test_the_state_is_rebuilt_from_kept_latents),
         TEST(test_beats_once_a_stage),
         TEST(test_open_survives_each_failed_alloc),
     };
