@@ -51,9 +51,9 @@ static json_t *pack_video(const struct job_video *v)
 {
     json_t *prompts = json_array();
     for (int32_t i = 0; i < v->n_prompts; i++)
-        if (json_array_append_new(prompts,
-                                  json_pack("{s:s, s:I}", "text", v->prompts[i].text, "at_block",
-                                            (json_int_t)v->prompts[i].at_block)) < 0) {
+        if (json_array_append_new(prompts, json_pack("{s:s, s:I, s:b}", "text", v->prompts[i].text,
+                                                     "at_block", (json_int_t)v->prompts[i].at_block,
+                                                     "rebuild", v->prompts[i].is_rebuild)) < 0) {
             json_decref(prompts);
             return NULL;
         }
@@ -160,7 +160,7 @@ out:
 
 static err_t read_prompts(const json_t *o, struct job_video *v)
 {
-    static const char *const keys[] = {"text", "at_block"};
+    static const char *const keys[] = {"text", "at_block", "rebuild"};
     err_t e = OK;
     json_t *a = NULL;
     int64_t last = -1;
@@ -169,9 +169,10 @@ static err_t read_prompts(const json_t *o, struct job_video *v)
     if (!v->prompts) return FAIL(ERR_NOMEM, "prompts");
     for (size_t i = 0; i < json_array_size(a); i++) {
         struct job_prompt *p = &v->prompts[v->n_prompts++];
-        TRY(check_keys(json_array_get(a, i), keys, 2));
+        TRY(check_keys(json_array_get(a, i), keys, 3));
         TRY(copy_prompt(json_object_get(json_array_get(a, i), "text"), &p->text));
         TRY(get_int(json_array_get(a, i), "at_block", -1, &p->at_block));
+        p->is_rebuild = json_is_true(json_object_get(json_array_get(a, i), "rebuild"));
         if (p->at_block >= 0 && p->at_block <= last)
             return FAIL(ERR_DATA, "\"at_block\" = %" PRId64 ": over %" PRId64 " before it",
                         p->at_block, last);

@@ -11,11 +11,12 @@
 
 #include "common/err.h"
 
-enum { JOB_VIDEOS_MAX = 65536, JOB_PROMPTS_MAX = 4096 };
+enum { JOB_VIDEOS_MAX = 65536, JOB_PROMPTS_MAX = 16384 };
 
 struct job_prompt {
     char *text;       /* clean: as prompt_clean leaves it */
     int64_t at_block; /* counted from the session's first block; -1: as soon as possible */
+    bool is_rebuild;  /* a replay: there the KV cache had been lost */
 };
 
 struct job_video {

@@ -77,10 +77,10 @@ struct ledger_dit {
     counter n_latents_blocks; /* L: blocks whose clean latents are committed */
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
     counter pass_ns[8];       /* last duration: denoise steps 0.., [6] recache, [7] clean */
-    counter n_latents;        /* l: latents decoded */
-    counter n_passes;         /* committed ones, over all incarnations */
-    counter state_generation; /* of the region vae that holds the state after l latents */
-    counter n_rebuilt;        /* latents decoded anew, after the loss of that region */
+    /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
+    counter n_block_passes, n_clean_passes;
+    counter kv_generation; /* of the region kv that this incarnation has mapped */
+    counter needs_script;  /* 1 + index of a decided prompt whose embedding is lost; 0 none */
 };
 
 struct ledger_vae {
@@ -151,8 +151,8 @@ struct ledger_decision {
     int32_t kind;      /* enum decision_kind */
     int32_t sink_base; /* first sink frame, a latent of the session */
     uint8_t key[PROMPT_KEY_BYTES];
-    int32_t n_tokens;      /* valid rows of the embedding */
-    int32_t n_tokens_full; /* before it was cut to text.text_len */
+    int32_t n_tokens;       /* valid rows of the embedding */
+    int32_t n_tokens_full;  /* before it was cut to text.text_len */
     uint64_t kv_generation; /* of region kv, which holds the embedding: another one has lost it */
     int64_t decided_ns;
 };

@@ -33,7 +33,7 @@ layers() {
         for f in $(sources "procs/$p/*.[ch]" | grep -v main.c); do
             allowed="^(common|kernels|procs/$p)/|^procs/weights.h"
             # What comes next is decided from the ledger, without a model.
-            case $f in */plan.*) allowed="^common/|^ipc/(ledger|prompts).h|^procs/$p/plan.h" ;; esac
+            case $f in */plan.*) allowed="^common/|^ipc/(ledger|prompts|latents).h|^procs/$p/plan.h" ;; esac
             sed -n 's/^#include "\(.*\)"/\1/p' "$f" | grep -vE "$allowed" |
                 sed "s|^|$f: may not include |"
         done

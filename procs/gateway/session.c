@@ -94,24 +94,32 @@ static void count_lookup(struct session *s, const uint8_t *key)
     ledger_add(i >= 0 ? &page(s)->n_hits : &page(s)->n_misses, 1);
 }
 
-static err_t append_script(struct session *s, const char *clean, int64_t session, int64_t at_block,
-                           uint64_t request, const uint8_t *key)
+struct wish {
+    const char *clean; /* text */
+    int64_t session, at_block;
+    uint64_t request;
+    bool is_rebuild;
+    const uint8_t *key; /* NULL: that of the text */
+};
+
+static err_t append_script(struct session *s, const struct wish *w)
 {
     err_t e = OK;
     struct ledger *l = s->ledger;
     const uint64_t n = ledger_read(&page(s)->n_scripts);
-    const uint32_t n_bytes = (uint32_t)strlen(clean);
+    const uint32_t n_bytes = (uint32_t)strlen(w->clean);
     struct ledger_script *r = &l->scripts[n];
     if (n == LEDGER_SCRIPTS_MAX)
         return FAIL(ERR_LIMIT, "this pipeline has taken %llu prompts: restart it",
                     (unsigned long long)n);
-    *r = (struct ledger_script){.request = request,
-                                .session = session,
-                                .at_block = at_block,
+    *r = (struct ledger_script){.request = w->request,
+                                .session = w->session,
+                                .at_block = w->at_block,
+                                .is_rebuild = w->is_rebuild,
                                 .n_text_bytes = n_bytes,
                                 .asked_ns = now_ns()};
-    if (key) memcpy(r->key, key, sizeof r->key);
-    else prompt_key(&s->st->conf, clean, r->key);
+    if (w->key) memcpy(r->key, w->key, sizeof r->key);
+    else prompt_key(&s->st->conf, w->clean, r->key);
     const int64_t known = find_text(l, r->key, n_bytes);
     const uint64_t n_text = ledger_read(&page(s)->n_text_bytes);
     r->text_at = (uint32_t)(known >= 0 ? known : (int64_t)n_text);
@@ -119,7 +127,7 @@ static err_t append_script(struct session *s, const char *clean, int64_t session
         if (n_text + n_bytes > LEDGER_TEXT_BYTES)
             return FAIL(ERR_LIMIT, "this pipeline has taken %llu bytes of prompts: restart it",
                         (unsigned long long)n_text);
-        memcpy(l->texts + n_text, clean, n_bytes);
+        memcpy(l->texts + n_text, w->clean, n_bytes);
         ledger_publish(&page(s)->n_text_bytes, n_text + n_bytes);
         TRY(fault(FAULT_GATEWAY_TEXT));
     }
@@ -145,9 +153,14 @@ static err_t append_scripts(struct session *s)
     for (int64_t i = gateway_n_scripted(s->ledger, s->at); i < v->n_prompts; i++) {
         const struct job_prompt *p = &v->prompts[i];
         if (embeds) prompt_embed_key(file_id, i, key);
-        TRY(append_script(s, p->text, s->at,
-                          p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block, 0,
-                          embeds ? key : NULL));
+        const struct wish w = {
+            .clean = p->text,
+            .session = s->at,
+            .at_block = p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block,
+            .is_rebuild = p->is_rebuild,
+            .key = embeds ? key : NULL,
+        };
+        TRY(append_script(s, &w));
     }
 out:
     checkpoint_close(&embeds);
@@ -325,7 +338,9 @@ static err_t accept_job(struct session *s, bool *did_work)
     if (plan == GATEWAY_JOB_RESUME) return OK;
     ledger_publish(&page(s)->job_error, 0);
     for (int32_t i = 0; i < s->job->n_prewarm; i++)
-        TRY(append_script(s, s->job->prewarm[i], -1, SCRIPT_PREWARM, 0, NULL));
+        TRY(append_script(s, &(struct wish){.clean = s->job->prewarm[i],
+                                            .session = -1,
+                                            .at_block = SCRIPT_PREWARM}));
     ledger_publish(&page(s)->job, s->job->id);
     e = fault(FAULT_GATEWAY_JOB_ACCEPTED);
 out:
@@ -440,7 +455,9 @@ err_t session_prompt(struct session *s, const char *text, uint64_t request, int6
     if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
     if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
     TRY(prompt_clean(text, strlen(text), clean, sizeof clean));
-    TRY(append_script(s, clean, s->at, SCRIPT_ASAP, request, NULL));
+    TRY(append_script(
+        s, &(struct wish){
+               .clean = clean, .session = s->at, .at_block = SCRIPT_ASAP, .request = request}));
     *script = (int64_t)ledger_read(&page(s)->n_scripts) - 1;
     ring_all(s);
 out:

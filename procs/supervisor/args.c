@@ -13,6 +13,7 @@ enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
 #define ON_ALL 0xffffffffu
 #define ON_RUNS (ON(UP) | ON(GENERATE) | ON(SERVE))
 #define ON_SESSIONS (ON(GENERATE) | ON(SERVE))
+#define ON_OUTPUTS (ON_SESSIONS | ON(REPLAY))
 #define ON_CONF (ON_RUNS | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR))
 
 static const struct option {
@@ -28,9 +29,9 @@ static const struct option {
      "configuration; default configs/demo.ini of this tree"},
     {"set", 0, SETS, offsetof(struct args, sets), ON_CONF, "S.K=V",
      "sets a key of the configuration; may be repeated"},
-    {"run", 0, TEXT, offsetof(struct args, run), ON_CONF, "DIR",
+    {"run", 0, TEXT, offsetof(struct args, run), ON_CONF | ON(REPLAY), "DIR",
      "run directory; default [run] dir, or /dev/shm/longlived-UID/main"},
-    {"output", 'o', TEXT, offsetof(struct args, out), ON_SESSIONS, "OUT",
+    {"output", 'o', TEXT, offsetof(struct args, out), ON_OUTPUTS, "OUT",
      "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
     {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},
     {"script", 0, TEXT, offsetof(struct args, script), ON(GENERATE), "FILE",
@@ -41,7 +42,7 @@ static const struct option {
      "length in seconds, rounded up to a block"},
     {"seed", 0, NUMBER, offsetof(struct args, seed), ON_SESSIONS, "N",
      "seed of the noise; default run.seed"},
-    {"hashes", 0, TEXT, offsetof(struct args, hashes), ON_SESSIONS, "FILE",
+    {"hashes", 0, TEXT, offsetof(struct args, hashes), ON_OUTPUTS, "FILE",
      "writes `index sha256` of every raw RGB24 frame"},
     {"noise", 0, TEXT, offsetof(struct args, noise), ON(GENERATE), "FILE",
      "starts from this noise: noise [T,C,H,W], eps [T/3,steps-1,3,C,H,W]"},
@@ -51,12 +52,12 @@ static const struct option {
      "writes the clean latents: out [T,C,H,W]; all three safetensors"},
     {"prewarm", 0, TEXT, offsetof(struct args, prewarm), ON_SESSIONS, "FILE",
      "encodes these prompts before they are asked for; a prompt a line, or .jsonl"},
-    {"quiet", 0, FLAG, offsetof(struct args, quiet), ON_SESSIONS, NULL,
+    {"quiet", 0, FLAG, offsetof(struct args, quiet), ON_OUTPUTS, NULL,
      "no status line, no warnings"},
-    {"progress", 0, TEXT, offsetof(struct args, progress), ON_SESSIONS, "json",
+    {"progress", 0, TEXT, offsetof(struct args, progress), ON_OUTPUTS, "json",
      "status as JSON objects, one a line, on standard error"},
-    {"keep-run", 0, FLAG, offsetof(struct args, keep_run), ON_RUNS, NULL,
-     "leaves the logs in RUN_DIR/log"},
+    {"keep-run", 0, FLAG, offsetof(struct args, keep_run), ON_RUNS | ON(REPLAY), NULL,
+     "leaves logs, configuration and ledger in RUN_DIR, for replay too"},
     {"foreground", 0, FLAG, offsetof(struct args, foreground), ON(UP), NULL,
      "stays, and tells what happens"},
     {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS) | ON(INSPECT), NULL,
@@ -93,6 +94,11 @@ static const struct {
                    "longlived serve --prompt \"a red ball\" -o - | ffplay -\n"
                    "\nEvery line of standard input, and every longlived prompt, is a new prompt."
                    " SIGINT or\nSIGTERM once finishes the block and the file, twice stops.\n"},
+    [CMD_REPLAY] = {"replay", "RUN_DIR", "makes the frames of a kept or running pipeline again",
+                    "longlived replay /dev/shm/mine --hashes again.sha256\n"
+                    "\nRUN_DIR was left by --keep-run, or is one in use. Every session becomes a"
+                    " video, each\nprompt taking effect at the block at which it did: the same"
+                    " frames, to the bit.\n"},
     [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect",
                     "longlived prompt \"a blue cube\"\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
@@ -282,6 +288,8 @@ static bool ends_with(const char *s, const char *end)
 static err_t check_out(const struct args *a)
 {
     const bool is_serve = a->cmd == CMD_SERVE;
+    if (a->cmd == CMD_REPLAY && !a->out)
+        return a->hashes ? OK : FAIL(ERR_USAGE, "replay: --hashes FILE or -o OUT?");
     if (!a->out) return is_serve ? OK : FAIL(ERR_USAGE, "generate: -o OUT.mp4 or OUT.y4m?");
     if (is_serve && strcmp(a->out, "-") == 0) return OK;
     if (!ends_with(a->out, ".mp4") && !ends_with(a->out, ".y4m"))
@@ -300,7 +308,7 @@ err_t args_check(const struct args *a)
         return FAIL(ERR_USAGE, "convert: --lora-alpha N: with --lora, at most %d", LORA_ALPHA_MAX);
     if (a->progress && strcmp(a->progress, "json") != 0)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
-    if (a->cmd == CMD_GENERATE || a->cmd == CMD_SERVE) TRY(check_out(a));
+    if (ON_OUTPUTS & (1u << a->cmd)) TRY(check_out(a));
     if (a->cmd == CMD_GENERATE) {
         if (!a->prompt == !a->script)
             return FAIL(ERR_USAGE, "generate: one of --prompt TEXT and --script FILE");

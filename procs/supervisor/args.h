@@ -15,6 +15,7 @@ enum command {
     CMD_RESTART,
     CMD_GENERATE,
     CMD_SERVE,
+    CMD_REPLAY,
     CMD_PROMPT,
     CMD_DOCTOR,
     CMD_INSPECT,
@@ -28,7 +29,7 @@ enum { ARGS_SETS_MAX = 64, ARGS_BLOCKS_MAX = 1000000000 };
 struct args {
     enum command cmd;
     bool wants_help, wants_version;
-    const char *word;  /* restart STAGE, prompt TEXT, help config; NULL: not given */
+    const char *word;  /* restart STAGE, replay RUN_DIR, prompt TEXT; NULL: not given */
     const char *word2; /* convert IN OUT */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;

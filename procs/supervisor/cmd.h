@@ -12,6 +12,7 @@ MUST_USE err_t cmd_status(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_restart(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_generate(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_serve(const struct args *a, const char *bin_dir);
+MUST_USE err_t cmd_replay(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_prompt(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_doctor(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_inspect(const struct args *a, const char *bin_dir);

@@ -1,4 +1,4 @@
-/* cmd_generate.c - generate and serve: from options to a job, and the job through a pipeline. */
+/* cmd_generate.c - generate, serve, replay: from options to a job, the job through a pipeline. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 #include "common/prompt.h"
 #include "procs/supervisor/cmd.h"
 #include "procs/supervisor/pipeline.h"
+#include "procs/supervisor/replay.h"
 #include "procs/supervisor/script.h"
 #include "procs/supervisor/session.h"
 
@@ -155,6 +156,27 @@ out:
     return e;
 }
 
+/* Where each video goes. */
+static err_t fill_outputs(struct job *job, const struct args *a)
+{
+    err_t e = OK;
+    for (int32_t i = 0; i < job->n_videos; i++) {
+        struct job_video *v = &job->videos[i];
+        free(v->out); /* "" so far, or NULL */
+        free(v->hashes);
+        v->out = v->hashes = NULL;
+        if (a->out) TRY(numbered(a->out, i, job->n_videos, &v->out));
+        if (a->hashes) TRY(numbered(a->hashes, i, job->n_videos, &v->hashes));
+        if (!v->out) v->out = strdup("");
+        if (!v->hashes) v->hashes = strdup("");
+        if (!v->out || !v->hashes) return FAIL(ERR_NOMEM, "job");
+        if (v->out[0] && strcmp(v->out, v->hashes) == 0)
+            return FAIL(ERR_USAGE, "%s: both video and hashes", v->out);
+    }
+out:
+    return e;
+}
+
 static err_t fill_job(struct job *job, const struct args *a, const struct conf *c)
 {
     const int64_t seed = a->seed >= 0 ? a->seed : c->run.seed;
@@ -179,21 +201,19 @@ static err_t fill_job(struct job *job, const struct args *a, const struct conf *
         job->videos[0].seed = seed;
         if (a->prompt) TRY(one_prompt(a->prompt, job->is_live ? -1 : 0, &job->videos[0]));
     }
-    for (int32_t i = 0; i < job->n_videos; i++) {
-        struct job_video *v = &job->videos[i];
-        free(v->out); /* script_read leaves "" */
-        free(v->hashes);
-        v->out = v->hashes = NULL;
-        if (a->out) TRY(numbered(a->out, i, job->n_videos, &v->out));
-        if (a->hashes) TRY(numbered(a->hashes, i, job->n_videos, &v->hashes));
-        if (!v->out) v->out = strdup("");
-        if (!v->hashes) v->hashes = strdup("");
-        if (!v->out || !v->hashes) return FAIL(ERR_NOMEM, "job");
-        if (v->out[0] && strcmp(v->out, v->hashes) == 0)
-            return FAIL(ERR_USAGE, "%s: both video and hashes", v->out);
-    }
+    TRY(fill_outputs(job, a));
     TRY(set_dumps(job, a, c));
     if (a->prewarm) TRY(read_prewarm(a->prewarm, c, job));
+out:
+    return e;
+}
+
+static err_t check_outputs(const struct args *a, const struct conf *c, const char *bin_dir)
+{
+    err_t e = OK;
+    TRY(pipeline_check(c, bin_dir));
+    if (a->out && strlen(a->out) > 4 && strcmp(a->out + strlen(a->out) - 4, ".mp4") == 0)
+        TRY(pipeline_check_mp4(bin_dir));
 out:
     return e;
 }
@@ -207,9 +227,7 @@ static err_t prepare(struct job **out, const struct args *a, const struct conf *
     if (!job) return FAIL(ERR_NOMEM, "job");
     job->is_live = a->cmd == CMD_SERVE;
     TRY(fill_job(job, a, c));
-    TRY(pipeline_check(c, bin_dir));
-    if (a->out && strlen(a->out) > 4 && strcmp(a->out + strlen(a->out) - 4, ".mp4") == 0)
-        TRY(pipeline_check_mp4(bin_dir));
+    TRY(check_outputs(a, c, bin_dir));
     *out = job;
     job = NULL;
 out:
@@ -224,9 +242,11 @@ static void report(const struct args *a, const struct job *job, const struct con
     if (a->quiet) return;
     if (job->n_videos > 1) snprintf(more, sizeof more, " and %d more", (int)job->n_videos - 1);
     fprintf(a->cmd == CMD_SERVE ? stderr : stdout, "%s%s: %lld frames, %.2f s, %.1f fps%s\n",
-            job->videos[0].out[0] ? job->videos[0].out : "live", more, (long long)r->n_frames,
-            (double)r->n_frames / c->run.fps, r->took_s > 0 ? (double)r->n_frames / r->took_s : 0.0,
-            r->was_asked ? ", ended" : "");
+            job->videos[0].out[0]  ? job->videos[0].out
+            : a->cmd == CMD_REPLAY ? a->word
+                                   : "live",
+            more, (long long)r->n_frames, (double)r->n_frames / c->run.fps,
+            r->took_s > 0 ? (double)r->n_frames / r->took_s : 0.0, r->was_asked ? ", ended" : "");
 }
 
 /* The job through the pipeline, and its end. The pipeline's own reason says more than the job's. */
@@ -298,6 +318,48 @@ err_t cmd_serve(const struct args *a, const char *bin_dir)
     TRY(rundir_path(run_dir, a->run ? a->run : c->run.dir, "main"));
     const bool is_stream = a->out && strcmp(a->out, "-") == 0;
     TRY(pipeline_start(p, a, c, run_dir, bin_dir, is_stream ? STDOUT_FILENO : -1));
+    e = run(p, a, job);
+out:
+    job_free(&job);
+    free(c);
+    free(p);
+    return e;
+}
+
+/* What was decided there, and its configuration. */
+static err_t read_run(const char *dir, struct conf *c, struct job **job)
+{
+    char path[4200];
+    const struct ledger *l = NULL;
+    err_t e = OK;
+    snprintf(path, sizeof path, "%.4096s/config.ini", dir);
+    TRY(conf_load(c, path, NULL, 0));
+    c->fault.point[0] = '\0'; /* whatever failed there is in the decisions */
+    TRY(ledger_map(dir, &l));
+    e = replay_job(l, job);
+    if (e != OK) e = err_prefix(e, "%s", dir);
+    ledger_unmap(&l);
+out:
+    return e;
+}
+
+err_t cmd_replay(const struct args *a, const char *bin_dir)
+{
+    char run_dir[RUNDIR_PATH_MAX], name[32];
+    err_t e = OK;
+    struct job *job = NULL;
+    struct conf *c = calloc(1, sizeof *c);
+    struct pipeline *p = calloc(1, sizeof *p);
+    if (!c || !p) {
+        e = FAIL(ERR_NOMEM, "configuration");
+        goto out;
+    }
+    TRY(read_run(a->word, c, &job));
+    TRY(fill_outputs(job, a));
+    TRY(check_outputs(a, c, bin_dir));
+    snprintf(name, sizeof name, "gen-%d", (int)getpid());
+    TRY(rundir_path(run_dir, a->run, name));
+    TRY(pipeline_start(p, a, c, run_dir, bin_dir, -1));
     e = run(p, a, job);
 out:
     job_free(&job);

@@ -37,6 +37,17 @@ static void add_stage(json_t *o, const struct ledger *l, enum ledger_writer w)
     set(o, "messages_dropped", ledger_read(&h->n_dropped));
 }
 
+/* Blocks of the newest session that began with a cache made anew. */
+static uint64_t n_rebuilds(const struct ledger *l)
+{
+    const int64_t n = (int64_t)ledger_read(&l->dit.n_decisions);
+    const int64_t session = (int64_t)ledger_read(&l->gateway.n_sessions) - 1;
+    uint64_t n_rebuilds = 0;
+    for (int64_t i = n - 1; i >= 0 && l->decisions[i].session == session; i--)
+        n_rebuilds += l->decisions[i].kind == DECISION_REBUILD;
+    return n_rebuilds;
+}
+
 static json_t *counters(const struct ledger *l)
 {
     json_t *o = json_object();
@@ -61,6 +72,8 @@ static json_t *counters(const struct ledger *l)
     set(o, "prompts_from_file", ledger_read(&l->text.n_from_file));
     set(o, "requests_refused", ledger_read(&l->gateway.n_refused));
     set(o, "encoder_runs", ledger_read(&l->text.n_encoded));
+    set(o, "rebuilds", n_rebuilds(l));
+    set(o, "latents_decoded_again", ledger_read(&l->vae.n_rebuilt));
     set(o, "late_frames", ledger_read(&l->gateway.n_late));
     json_object_set_new(o, "late_ms_max",
                         json_real((double)ledger_read(&l->gateway.late_ns_max) / NS_PER_MS));
@@ -81,6 +94,8 @@ static json_t *gather(const char *run, const char *answer)
         for (enum ledger_writer w = 0; name && w < WRITERS; w++)
             if (strcmp(name, ledger_writer_names[w]) == 0) add_stage(p, l, w);
     }
+    /* The frames of this session are those of an undisturbed run. */
+    json_object_set_new(o, "exact", json_boolean(n_rebuilds(l) == 0));
     json_object_set_new(o, "counters", counters(l));
     ledger_unmap(&l);
     return o;

@@ -247,7 +247,7 @@ static void remove_dir(struct rundir *r)
 
 void rundir_close(struct rundir *r, bool is_log_kept)
 {
-    static const char *const log_stays[] = {"log", MARKER, NULL};
+    static const char *const log_stays[] = {"log", "ledger", "config.ini", MARKER, NULL};
     static const char *const lock_stays[] = {LOCK, MARKER, NULL};
     struct stat st;
     if (r->dir_fd < 0) return;

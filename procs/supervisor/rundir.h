@@ -27,7 +27,8 @@ MUST_USE err_t rundir_path(char out[RUNDIR_PATH_MAX], const char *wish, const ch
  * ERR_RUNNING names the holder. ERR_CONFIG: a symlink, not ours, or in use for something else. */
 MUST_USE err_t rundir_open(struct rundir *out, const char *path);
 
-/* Removes everything in it, and it; is_log_kept: all but log/ and the marker. Lets go of the lock.
+/* Removes everything in it, and it; is_log_kept: all but log/, ledger,
+ * config.ini and the marker. Lets go of the lock.
  */
 void rundir_close(struct rundir *r, bool is_log_kept);
 

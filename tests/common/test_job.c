@@ -12,7 +12,8 @@
 static void test_written_and_read_back(void **state)
 {
     (void)state;
-    struct job_prompt p0[] = {{"a \"cat\"\\ \xF0\x9F\x90\x88", 0}, {"b", 14}, {"now", -1}};
+    struct job_prompt p0[] = {
+        {"a \"cat\"\\ \xF0\x9F\x90\x88", 0, false}, {"b", 14, true}, {"now", -1, false}};
     struct job_video videos[] = {
         {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt", "n", "e", "l"},
         {p0 + 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL},
@@ -41,6 +42,7 @@ static void test_written_and_read_back(void **state)
         for (int k = 0; k < v->n_prompts; k++) {
             assert_string_equal(a->prompts[k].text, v->prompts[k].text);
             assert_true(a->prompts[k].at_block == v->prompts[k].at_block);
+            assert_int_equal(a->prompts[k].is_rebuild, v->prompts[k].is_rebuild);
         }
     }
     assert_string_equal(again->prewarm[1], "two");
@@ -52,7 +54,7 @@ static void test_written_and_read_back(void **state)
 static void test_what_cannot_be_written(void **state)
 {
     (void)state;
-    struct job_prompt p[] = {{"a", 5}, {"b", 5}};
+    struct job_prompt p[] = {{"a", 5, false}, {"b", 5, false}};
     struct job_video v = {p, 2, 9, 0, "", "", "", "", ""};
     struct job job = {1, false, &v, 1, NULL, 0};
     const char *path = scratch_path("bad.json");

@@ -63,7 +63,7 @@ static void key_of(char letter, uint8_t key[PROMPT_KEY_BYTES])
     memset(key, letter >= 'A' && letter <= 'Z' ? letter + 'a' - 'A' : letter, PROMPT_KEY_BYTES);
 }
 
-static void lay(size_t i)
+static void lay_one(const char *script, const char *entries, int64_t n_seen, int64_t decided)
 {
     memset(l, 0, sizeof *l);
     memset(table, 0, prompts_bytes(&c));
@@ -72,7 +72,7 @@ static void lay(size_t i)
     l->sessions[0].n_blocks = 1;
     l->sessions[1].first_block = 1;
     l->dit.n_latents_blocks = 1;
-    for (const char *s = cases[i].script; *s; s++) {
+    for (const char *s = script; *s; s++) {
         struct ledger_script *r = &l->scripts[l->gateway.n_scripts++];
         const bool is_prewarm = *s >= '0' && *s <= '9';
         r->session = is_prewarm ? -1 : !(*s >= 'A' && *s <= 'Z');
@@ -81,21 +81,21 @@ static void lay(size_t i)
     }
     for (int32_t k = 0; k < 2; k++) {
         uint8_t key[PROMPT_KEY_BYTES];
-        if (cases[i].table[k] == '.') continue;
+        if (entries[k] == '.') continue;
         prompts_begin(table, k);
-        key_of(cases[i].table[k], key);
-        if (cases[i].table[k] != '!') prompts_commit(table, k, key, 1, 1);
+        key_of(entries[k], key);
+        if (entries[k] != '!') prompts_commit(table, k, key, 1, 1);
     }
-    l->text.n_scripts_seen = (uint64_t)cases[i].n_seen;
-    l->dit.n_decisions = cases[i].decided >= 0;
-    l->decisions[0].script = cases[i].decided;
+    l->text.n_scripts_seen = (uint64_t)n_seen;
+    l->dit.n_decisions = decided >= 0;
+    l->decisions[0].script = decided;
 }
 
 static void test_cases(void **state)
 {
     (void)state;
     for (size_t i = 0; i < COUNT(cases); i++) {
-        lay(i);
+        lay_one(cases[i].script, cases[i].table, cases[i].n_seen, cases[i].decided);
         const struct text_plan p = text_plan_next(l, table);
         if (p.script != cases[i].want || p.entry != cases[i].entry ||
             p.n_seen != cases[i].n_seen_after)
@@ -105,8 +105,32 @@ static void test_cases(void **state)
     }
 }
 
+/* After the loss of region kv dit asks for a prompt that was decided long ago. */
+static void test_a_lost_embedding_comes_first(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *script, *table;
+        int64_t decided, want, entry;
+        bool does_evict;
+    } again[] = {
+        {"ab", "..", 0, 0, 0, false},  /* before b, which is missing too */
+        {"ab", "b.", 0, 0, 1, false},  /* b stays: it is to be decided */
+        {"abc", "bc", 0, 0, 0, true},  /* all stay to be decided: one is made again later */
+        {"ab", "a.", 0, -1, -1, false} /* there: nothing goes over it until it is taken */
+    };
+    for (size_t i = 0; i < COUNT(again); i++) {
+        lay_one(again[i].script, again[i].table, 2, again[i].decided);
+        l->dit.needs_script = 1;
+        const struct text_plan p = text_plan_next(l, table);
+        if (p.script != again[i].want || p.entry != again[i].entry ||
+            p.does_evict != again[i].does_evict)
+            fail_msg("%zu: script %lld, entry %d", i, (long long)p.script, p.entry);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_cases)};
+    const struct CMUnitTest tests[] = {TEST(test_cases), TEST(test_a_lost_embedding_comes_first)};
     return cmocka_run_group_tests(tests, open_ledger, close_ledger);
 }

@@ -225,6 +225,7 @@ static void test_the_state_is_rebuilt_from_kept_latents(void **state)
     for (int64_t i = 0; i < END + 2; i++) decode(&r, latents, i, want);
     assert_true(is_rebuilt_by(&r, latents, END, LATENTS_OF_VAE_STATE, want));
     assert_false(is_rebuilt_by(&r, latents, END, 2, want)); /* the comparison can tell */
+    rig_close(&r);
 }
 
 static void count_beat(void *self)

@@ -1,0 +1,119 @@
+"""Death of the keeper, lost memory, replay of what was decided."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+from harness import (NANO, Pipeline, Serve, check, check_result, generate, hashes, pid_of, run,
+                     start, status, wait_for)
+
+BLOCKS = "40"
+
+
+def script(tmp):
+    path = os.path.join(tmp, "recovery.jsonl")
+    with open(path, "w") as f:
+        f.write(json.dumps({"prompts": ["a", "b", "c"], "switch": [6, 45]}) + "\n")
+    return path
+
+
+def kill_keeper(run_dir, *regions):
+    """SIGKILL; with regions, their memory is gone when the next keeper looks for it."""
+    supervisor, keeper = status(run_dir)["pid"], pid_of(run_dir, "keeper")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(keeper, signal.SIGKILL)
+        for name in regions:
+            os.unlink(os.path.join(run_dir, "region." + name))
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    wait_for("another keeper", 20, lambda: pid_of(run_dir, "keeper") not in (0, keeper))
+
+
+def blocks_made(run_dir):
+    return status(run_dir)["counters"]["latents_blocks"]
+
+
+def run_and_lose(tmp, name, regions, at_blocks):
+    """A job during which the keeper dies at these blocks; hashes, status, run directory's copy."""
+    sums, kept = os.path.join(tmp, name + ".sha256"), os.path.join(tmp, name)
+    with Pipeline(tmp) as p:
+        job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o",
+                     os.path.join(tmp, name + ".y4m"), "--script", script(tmp), "--blocks",
+                     BLOCKS])
+        for at in at_blocks:
+            wait_for("block %d" % at, 60, lambda: blocks_made(p.run_dir) >= at)
+            kill_keeper(p.run_dir, *regions)
+        check(job.wait(120) == 0, "the job ended with", job.returncode, job.stderr.read())
+        s = status(p.run_dir)
+        os.mkdir(kept)
+        for part in ("config.ini", "ledger"):
+            shutil.copy(os.path.join(p.run_dir, part), kept)
+    return hashes(sums), s, kept
+
+
+def replay(tmp, kept, name):
+    sums = os.path.join(tmp, name + ".sha256")
+    check_result(run(["replay", kept, "--quiet", "--hashes", sums], timeout=120), 0)
+    return hashes(sums)
+
+
+def test_keeper_killed(tmp):
+    """On the CPU all memory is files: they are found again, and no frame differs."""
+    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS)
+    got, s, _ = run_and_lose(tmp, "files", [], [3, 18])
+    check(got == want, "another video")
+    check(s["exact"] and s["counters"]["rebuilds"] == 0, s["counters"])
+
+
+def test_lost_vae_state(tmp):
+    """The VAE's state is made again from the latents that are kept, to the bit."""
+    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS)
+    got, s, _ = run_and_lose(tmp, "vae", ["vae.0"], [1, 22])
+    check(got == want, "first frame that differs:",
+          next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
+    check(s["exact"] and s["counters"]["latents_decoded_again"] >= 38, s["counters"])
+
+
+def test_lost_kv_cache(tmp):
+    """A lost KV cache: the stream goes on, says that it is another one, and replays to the bit."""
+    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS)
+    got, s, kept = run_and_lose(tmp, "kv", ["kv.0", "vae.0"], [2, 17])
+    check(len(got) == len(want), "as many frames:", len(got), "instead of", len(want))
+    check(not s["exact"] and 1 <= s["counters"]["rebuilds"] <= 2, s["counters"])
+    check(got != want, "a rebuilt cache cannot be exact")
+    check(replay(tmp, kept, "again") == got, "the replay shows another video")
+
+
+def test_replay_of_a_live_session(tmp):
+    """Prompts when they came, kills when they came: the frames are those of the decision log."""
+    sums = os.path.join(tmp, "live.sha256")
+    with Serve(tmp, "--keep-run", "--prompt", "a", "--hashes", sums, "--set", "run.fps=60",
+               "--set", "run.ahead_ms=500") as s:
+        for i, stage in enumerate(["dit", "vae", "text", "gateway"]):
+            wait_for("frames", 30, lambda: status(s.run_dir)["counters"]["frames_committed"] >
+                     60 * (i + 1))
+            os.kill(pid_of(s.run_dir, stage), signal.SIGKILL)
+            s.prompt("prompt %d" % i)
+        kill_keeper(s.run_dir, "kv.0")
+        frames = status(s.run_dir)["counters"]["frames_committed"]
+        wait_for("more frames", 30, lambda: status(s.run_dir)["counters"]["frames_committed"] >
+                 frames + 60)
+        check(not status(s.run_dir)["exact"], "exact after the loss of the cache")
+        check(s.finish() == 0, s.err())
+    live = hashes(sums)
+    check(len(live) > 300, "frames:", len(live))
+    check(replay(tmp, s.run_dir, "again") == live, "the replay shows another video")
+    check(sorted(os.listdir(s.run_dir)) == ["config.ini", "ledger", "log", "longlived.run"],
+          os.listdir(s.run_dir))
+
+
+def test_replay_of_nothing(tmp):
+    check_result(run(["replay", tmp, "--hashes", os.path.join(tmp, "h")]), 66, "config.ini")
+    check_result(run(["replay", tmp]), 2, "--hashes")
+
+
+TESTS = [test_keeper_killed, test_lost_vae_state, test_lost_kv_cache, test_replay_of_a_live_session,
+         test_replay_of_nothing]
