@@ -9,8 +9,8 @@ packages="gcc make pkg-config libc6-dev
     libavcodec-dev libavformat-dev libavutil-dev"
 # demo and tests: contact sheet and ffprobe, unit test runner, end-to-end tests
 packages="$packages ffmpeg libcmocka-dev python3 git procps"
-# the long tier: style checks, fuzzing
-if [ "${1:-}" = full ]; then packages="$packages clang-format clang"; fi
+# the long tier: style checks, fuzzing, other supervisors
+if [ "${1:-}" = full ]; then packages="$packages clang-format clang supervisor systemd"; fi
 
 missing=
 for p in $packages; do

@@ -14,7 +14,8 @@ enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
 #define ON_RUNS (ON(UP) | ON(GENERATE) | ON(SERVE))
 #define ON_SESSIONS (ON(GENERATE) | ON(SERVE))
 #define ON_OUTPUTS (ON_SESSIONS | ON(REPLAY))
-#define ON_CONF (ON_RUNS | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR))
+#define ON_CONF                                                                                    \
+    (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR))
 
 static const struct option {
     const char *name;
@@ -78,6 +79,11 @@ static const struct {
 } commands[COMMANDS] = {
     [CMD_UP] = {"up", NULL, "starts a pipeline in the background; returns when all serve",
                 "longlived up -c configs/tiny.ini --run /dev/shm/mine\n"},
+    [CMD_PREPARE] = {"prepare", NULL, "makes a run directory for supervisord, systemd or a hand",
+                     "longlived prepare -c configs/tiny.ini --run /dev/shm/mine\n"
+                     "\nThe directory and its config.ini; then start longlived-keeper, -text, -dit,"
+                     " -vae and\n-gateway with --run DIR. With the same configuration what is there"
+                     " stays. See launch/.\n"},
     [CMD_DOWN] = {"down", NULL, "ends it: the running session finishes block and file",
                   "longlived down --run /dev/shm/mine\n"},
     [CMD_STATUS] = {"status", NULL, "processes and counters of a running pipeline",

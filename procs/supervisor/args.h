@@ -10,6 +10,7 @@
 
 enum command {
     CMD_UP,
+    CMD_PREPARE,
     CMD_DOWN,
     CMD_STATUS,
     CMD_RESTART,

@@ -7,6 +7,7 @@
 #include "procs/supervisor/args.h"
 
 MUST_USE err_t cmd_up(const struct args *a, const char *bin_dir);
+MUST_USE err_t cmd_prepare(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_down(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_status(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_restart(const struct args *a, const char *bin_dir);

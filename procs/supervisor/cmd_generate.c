@@ -276,7 +276,7 @@ err_t cmd_generate(const struct args *a, const char *bin_dir)
     }
     if (a->run) { /* somebody else's pipeline, if one runs there */
         TRY(rundir_path(run_dir, a->run, "main"));
-        if (rundir_holder(run_dir) != 0) {
+        if (pipeline_is_there(run_dir)) {
             if (a->conf || a->n_sets) {
                 e = FAIL(ERR_USAGE, "generate: a pipeline runs in %s: -c and --set are up's",
                          run_dir);

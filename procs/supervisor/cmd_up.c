@@ -150,6 +150,22 @@ out:
     return e;
 }
 
+err_t cmd_prepare(const struct args *a, const char *bin_dir)
+{
+    char run[RUNDIR_PATH_MAX];
+    err_t e = OK;
+    struct conf *c = calloc(1, sizeof *c);
+    if (!c) return FAIL(ERR_NOMEM, "configuration");
+    TRY(pipeline_conf(c, a, bin_dir));
+    TRY(rundir_path(run, a->run ? a->run : c->run.dir, "main"));
+    TRY(pipeline_check(c, bin_dir));
+    TRY(pipeline_prepare(c, run));
+    printf("longlived: prepared %s\n", run);
+out:
+    free(c);
+    return e;
+}
+
 err_t cmd_down(const struct args *a, const char *bin_dir)
 {
     enum { WAIT_MS = 600000 };

@@ -95,25 +95,71 @@ err_t pipeline_check(const struct conf *c, const char *bin_dir)
     return OK;
 }
 
+/* config.ini as it is for this run directory. */
+static err_t conf_text(const char *run, struct conf *c, char **text, size_t *n_text)
+{
+    snprintf(c->run.dir, sizeof c->run.dir, "%s", run);
+    FILE *f = open_memstream(text, n_text);
+    if (!f) return FAIL(ERR_NOMEM, "configuration");
+    conf_write(c, f);
+    if (fclose(f) != 0 || !*text) return FAIL(ERR_NOMEM, "configuration");
+    return OK;
+}
+
 static err_t write_conf(const struct rundir *dir, struct conf *c)
 {
     char path[RUNDIR_PATH_MAX + 16];
     err_t e = OK;
     char *text = NULL;
     size_t n_text = 0;
-    snprintf(c->run.dir, sizeof c->run.dir, "%s", dir->path);
-    FILE *f = open_memstream(&text, &n_text);
-    if (!f) return FAIL(ERR_NOMEM, "configuration");
-    conf_write(c, f);
-    if (fclose(f) != 0 || !text) {
-        e = FAIL(ERR_NOMEM, "configuration");
-        goto out;
-    }
+    TRY(conf_text(dir->path, c, &text, &n_text));
     snprintf(path, sizeof path, "%s/config.ini", dir->path);
     TRY(file_write(path, text, n_text));
 out:
     free(text);
     return e;
+}
+
+/* Prepared before, and with this configuration. */
+static err_t is_prepared_so(const char *run, struct conf *c, bool *is_so)
+{
+    char path[RUNDIR_PATH_MAX + 16];
+    err_t e = OK;
+    char *text = NULL, *there = NULL;
+    size_t n_text = 0, n_there = 0;
+    *is_so = false;
+    snprintf(path, sizeof path, "%s/config.ini", run);
+    if (!rundir_is_prepared(run) || file_read(path, 1 << 20, &there, &n_there) != OK) return OK;
+    TRY(conf_text(run, c, &text, &n_text));
+    *is_so = n_text == n_there && memcmp(text, there, n_text) == 0;
+out:
+    free(text);
+    free(there);
+    return e;
+}
+
+err_t pipeline_prepare(const struct conf *c, const char *run)
+{
+    struct rundir dir = {.dir_fd = -1, .lock_fd = -1, .log_fd = -1};
+    bool is_so = false;
+    err_t e = OK;
+    struct conf *own = malloc(sizeof *own);
+    if (!own) return FAIL(ERR_NOMEM, "configuration");
+    *own = *c;
+    TRY(is_prepared_so(run, own, &is_so));
+    if (is_so) goto out;
+    TRY(rundir_open(&dir, run));
+    TRY(write_conf(&dir, own));
+    TRY(rundir_prepared(&dir));
+out:
+    rundir_close(&dir, false);
+    free(own);
+    return e;
+}
+
+bool pipeline_is_there(const char *run)
+{
+    return rundir_holder(run) != 0 || rundir_is_prepared(run);
 }
 
 err_t pipeline_start(struct pipeline *p, const struct args *a, const struct conf *c,
@@ -181,7 +227,7 @@ bool pipeline_is_ready(const struct pipeline *p)
 
 bool pipeline_is_gone(const struct pipeline *p)
 {
-    return p->super ? super_is_gone(p->super) : rundir_holder(p->run) == 0;
+    return p->super ? super_is_gone(p->super) : !pipeline_is_there(p->run);
 }
 
 int32_t pipeline_signals(const struct pipeline *p)

@@ -37,6 +37,13 @@ MUST_USE err_t pipeline_check(const struct conf *c, const char *bin_dir);
  * sentence of that program; ERR_CONFIG: no name of a device. */
 MUST_USE err_t pipeline_device(const char *bin_dir, const char *name);
 
+/* The run directory with config.ini, for other supervisors; kept as it is when it has been prepared
+ * with the same configuration. ERR_RUNNING: a keeper holds it, with another one. */
+MUST_USE err_t pipeline_prepare(const struct conf *c, const char *run);
+
+/* Does a pipeline run there, or can one by another supervisor? */
+bool pipeline_is_there(const char *run);
+
 /* Takes the run directory, writes config.ini, begins to start the processes. */
 MUST_USE err_t pipeline_start(struct pipeline *p, const struct args *a, const struct conf *c,
                               const char *run, const char *bin_dir, int gateway_out_fd);

@@ -7,11 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define MARKER "longlived.run"
 #define LOCK "lock"
+#define PREPARED "prepared"
+#define KEEPER_LOCK "keeper.lock"
 #define SHM "/dev/shm/longlived-"
 
 enum { DEPTH_MAX = 4, ENTRIES_MAX = 100000 };
@@ -174,6 +177,21 @@ static void close_fds(struct rundir *r)
     r->dir_fd = r->log_fd = r->lock_fd = -1;
 }
 
+/* Prepared for another supervisor, whose keeper lives. */
+static err_t check_unsupervised(const struct rundir *r)
+{
+    err_t e = OK;
+    struct stat st;
+    if (fstatat(r->dir_fd, PREPARED, &st, AT_SYMLINK_NOFOLLOW) != 0) return OK;
+    const int fd = openat(r->dir_fd, KEEPER_LOCK, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return OK;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+        e = FAIL(ERR_RUNNING, "already running in %s under another supervisor, keeper %d", r->path,
+                 (int)pid_in(fd));
+    close(fd);
+    return e;
+}
+
 static err_t open_once(struct rundir *r)
 {
     static const char *const stay[] = {MARKER, LOCK, NULL};
@@ -202,6 +220,7 @@ static err_t open_once(struct rundir *r)
         goto out;
     }
     TRY(lock(r));
+    TRY(check_unsupervised(r));
     empty_all_but(r->dir_fd, stay);
     if (mkdirat(r->dir_fd, "log", 0700) != 0 ||
         (r->log_fd = openat(r->dir_fd, "log", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
@@ -259,6 +278,22 @@ void rundir_close(struct rundir *r, bool is_log_kept)
         remove_dir(r);
     }
     close_fds(r);
+}
+
+err_t rundir_prepared(struct rundir *r)
+{
+    const int fd = openat(r->dir_fd, PREPARED, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) return FAIL(ERR_WRITE, "%s/" PREPARED ": %s", r->path, strerror(errno));
+    close(fd);
+    close_fds(r);
+    return OK;
+}
+
+bool rundir_is_prepared(const char *path)
+{
+    char name[RUNDIR_PATH_MAX + 16];
+    snprintf(name, sizeof name, "%s/" PREPARED, path);
+    return access(name, F_OK) == 0;
 }
 
 pid_t rundir_holder(const char *path)

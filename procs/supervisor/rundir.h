@@ -32,6 +32,11 @@ MUST_USE err_t rundir_open(struct rundir *out, const char *path);
  */
 void rundir_close(struct rundir *r, bool is_log_kept);
 
+/* Marks the directory as prepared for another supervisor, and lets go of it. */
+MUST_USE err_t rundir_prepared(struct rundir *r);
+/* Is it? Then it is nobody's to empty while its keeper lives: rundir_open gives ERR_RUNNING. */
+bool rundir_is_prepared(const char *path);
+
 /* The process that holds the directory; 0: nobody. */
 pid_t rundir_holder(const char *path);
 

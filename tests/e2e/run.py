@@ -16,12 +16,14 @@ import test_kill  # noqa: E402
 import test_faults  # noqa: E402
 import test_live  # noqa: E402
 import test_recovery  # noqa: E402
+import test_supervisors  # noqa: E402
 import test_matrix  # noqa: E402
 import test_messages  # noqa: E402
 import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
-           test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery]
+           test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
+           test_supervisors]
 
 
 def select(words):

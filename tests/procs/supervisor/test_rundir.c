@@ -2,6 +2,7 @@
 #include "procs/supervisor/rundir.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -56,17 +57,20 @@ static void test_opens_and_leaves_nothing(void **state)
     assert_true(access("/etc/passwd", F_OK) == 0);
 }
 
-static void test_logs_are_kept_on_demand(void **state)
+static void test_logs_and_ledger_are_kept_on_demand(void **state)
 {
     (void)state;
     check_ok(rundir_open(&r, scratch_path("run")));
     put("run/ledger");
+    put("run/config.ini");
+    put("run/region.kv.0");
     put("run/log/dit.log");
     rundir_close(&r, true);
     assert_true(is_there("run/log/dit.log"));
-    assert_false(is_there("run/ledger") || is_there("run/lock"));
+    assert_true(is_there("run/ledger") && is_there("run/config.ini")); /* for a replay */
+    assert_false(is_there("run/region.kv.0") || is_there("run/lock"));
     check_ok(rundir_open(&r, scratch_path("run"))); /* and the next start removes them */
-    assert_false(is_there("run/log/dit.log"));
+    assert_false(is_there("run/log/dit.log") || is_there("run/ledger"));
     rundir_close(&r, false);
 }
 
@@ -99,6 +103,30 @@ static void test_a_stale_one_is_reused(void **state)
     check_ok(rundir_open(&r, scratch_path("run")));
     assert_false(is_there("run/ledger"));
     rundir_close(&r, false);
+}
+
+/* Prepared for another supervisor: emptied by the next one, but not while its keeper lives. */
+static void test_prepared_for_others(void **state)
+{
+    (void)state;
+    struct rundir other;
+    check_ok(rundir_open(&r, scratch_path("run")));
+    assert_false(rundir_is_prepared(scratch_path("run")));
+    check_ok(rundir_prepared(&r));
+    rundir_close(&r, false); /* let go of already */
+    assert_true(rundir_is_prepared(scratch_path("run")));
+    assert_int_equal(rundir_holder(scratch_path("run")), 0);
+    put("run/keeper.lock");
+    const int fd = open(scratch_path("run/keeper.lock"), O_RDWR);
+    assert_int_equal(write(fd, "77\n", 3), 3);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    check_fails(rundir_open(&other, scratch_path("run")), ERR_RUNNING, "keeper 77");
+    assert_true(is_there("run/keeper.lock"));
+    close(fd);
+    check_ok(rundir_open(&other, scratch_path("run")));
+    assert_false(is_there("run/keeper.lock"));
+    assert_false(rundir_is_prepared(scratch_path("run")));
+    rundir_close(&other, false);
 }
 
 static void test_what_is_not_ours_stays(void **state)
@@ -178,9 +206,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_paths, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_opens_and_leaves_nothing, scratch_open, scratch_close),
-        cmocka_unit_test_setup_teardown(test_logs_are_kept_on_demand, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_logs_and_ledger_are_kept_on_demand, scratch_open,
+                                        scratch_close),
         cmocka_unit_test_setup_teardown(test_held_once, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_stale_one_is_reused, scratch_open, scratch_close),
+        cmocka_unit_test_setup_teardown(test_prepared_for_others, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_what_is_not_ours_stays, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_crowd, scratch_open, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_second_lock, scratch_open, scratch_close),
