@@ -51,11 +51,12 @@ const char *err_text(void)
 int err_exit_status(err_t code)
 {
     static const int status[ERR_CODES] = {
-        [OK] = 0,           [ERR_USAGE] = 2,  [ERR_GAVE_UP] = 3, [ERR_DATA] = 65,
-        [ERR_NOINPUT] = 66, [ERR_NONE] = 69,  [ERR_BUG] = 70,    [ERR_SHAPE] = 70,
-        [ERR_DEVICE] = 70,  [ERR_WRITE] = 73, [ERR_NOMEM] = 75,  [ERR_LIMIT] = 75,
-        [ERR_TIMEOUT] = 75, [ERR_AGAIN] = 75, [ERR_CONFIG] = 78, [ERR_RUNNING] = 100,
-        [ERR_REFUSED] = 69,
+        [OK] = 0,          [ERR_USAGE] = 2,     [ERR_GAVE_UP] = 3,
+        [ERR_DATA] = 65,   [ERR_NOINPUT] = 66,  [ERR_NONE] = 69,
+        [ERR_BUG] = 70,    [ERR_SHAPE] = 70,    [ERR_DEVICE] = 70,
+        [ERR_WRITE] = 73,  [ERR_FULL] = 73,     [ERR_NOMEM] = 75,
+        [ERR_LIMIT] = 75,  [ERR_TIMEOUT] = 75,  [ERR_AGAIN] = 75,
+        [ERR_CONFIG] = 78, [ERR_RUNNING] = 100, [ERR_REFUSED] = 69,
     };
     MUST(code < ERR_CODES);
     return status[code];

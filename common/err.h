@@ -22,6 +22,7 @@ typedef enum {
     ERR_SHAPE,   /* tensors that break an op's contract */
     ERR_DEVICE,  /* a device fault; the process must exit */
     ERR_WRITE,   /* output that cannot be written */
+    ERR_FULL,    /* nor that, for lack of room on its disk: there may be some later */
     ERR_NOMEM,   /* memory, host or device */
     ERR_LIMIT,   /* a documented bound was reached */
     ERR_TIMEOUT, /* a deadline passed */

@@ -103,6 +103,8 @@ struct ledger_gateway {
     counter stream_bytes;     /* written to standard output by the running session */
     counter is_draining;
     counter n_late, late_ns_max; /* frames presented after their time, live sessions */
+    counter t0_ns;               /* when frame 0 of the live session was due; 0: not paced yet */
+    counter is_paused;           /* 1: the live session waits for room on the output's disk */
     counter n_refused;           /* requests of clients, over all incarnations */
     counter n_outputs;           /* sessions whose output was begun: emptied, given its header */
     counter played;              /* frames of the running session whose time has passed */

@@ -61,7 +61,8 @@ static int write_all(int fd, int64_t at_bytes, const uint8_t *p, size_t n_bytes)
 static err_t take_back(int fd, const char *path, int64_t at_bytes, int why)
 {
     while (ftruncate(fd, at_bytes) != 0 && errno == EINTR) continue;
-    return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(why));
+    return FAIL(why == ENOSPC || why == EDQUOT ? ERR_FULL : ERR_WRITE, "cannot write %s: %s", path,
+                strerror(why));
 }
 
 err_t file_write_at(int fd, const char *path, int64_t at_bytes, const void *from, size_t n_bytes)

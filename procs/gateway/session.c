@@ -12,6 +12,8 @@
 #include "common/log.h"
 #include "procs/gateway/plan.h"
 
+#define RETRY_NS ((int64_t)500 * NS_PER_MS) /* a full disk is tried again that often */
+
 static struct ledger_gateway *page(const struct session *s)
 {
     return &s->ledger->gateway;
@@ -198,6 +200,19 @@ static void wrote(void *self, int64_t stream_bytes)
     stage_beat(s->st, PHASE_WRITE, ledger_read(&s->st->head->unit));
 }
 
+/* A pace goes on over the death of a gateway, so that what its viewers missed counts as late; a new
+ * session's starts with its first frame. */
+static void open_pace(struct session *s, bool resume)
+{
+    if (!resume) ledger_publish(&page(s)->t0_ns, 0);
+    s->pace = (struct pace){.t0_ns = (int64_t)ledger_read(&page(s)->t0_ns),
+                            .n_late = (int64_t)ledger_read(&page(s)->n_late),
+                            .late_ns_max = (int64_t)ledger_read(&page(s)->late_ns_max)};
+    if (s->pace.t0_ns) s->pace.fps = s->st->conf.run.fps;
+    s->retry_ns = 0;
+    ledger_publish(&page(s)->is_paused, 0);
+}
+
 static err_t open_output(struct session *s)
 {
     err_t e = OK;
@@ -234,7 +249,7 @@ static err_t open_output(struct session *s)
     TRY(fault(FAULT_GATEWAY_OUTPUT_BEGUN));
     s->n_put = n_frames;
     s->n_shown = n_frames;
-    s->pace.fps = 0; /* it starts with the next frame */
+    open_pace(s, resume);
     ledger_publish(&page(s)->n_committed, (uint64_t)(record(s)->first_frame + n_frames));
     ledger_publish(&page(s)->played, (uint64_t)n_frames);
 out:
@@ -396,25 +411,61 @@ out:
     return e;
 }
 
+static bool is_open_ended(const struct session *s)
+{
+    return s->job->is_live && !s->st->is_draining && ledger_session_end(record(s)) == INT64_MAX;
+}
+
+/* A live session on a full disk shows nothing more, so that nothing more is made, until there is
+ * room. Any other job, and one that is to end, fails. */
+static void pause_or_fail(struct session *s, err_t e)
+{
+    if (e != ERR_FULL || !is_open_ended(s) || has_failed(s)) {
+        fail_job(s, e);
+        return;
+    }
+    if (!s->retry_ns) log_warn("paused", "msg=\"%s: paused until there is room\"", err_text());
+    s->retry_ns = now_ns() + RETRY_NS;
+    ledger_publish(&page(s)->is_paused, 1);
+    if (s->hashes) e = hashes_trim(s->hashes, s->n_put); /* those of the frames put again */
+    else e = OK;
+    if (e != OK) fail_job(s, e);
+}
+
+static void go_on(struct session *s)
+{
+    if (!s->retry_ns) return;
+    s->retry_ns = 0;
+    ledger_publish(&page(s)->is_paused, 0);
+    log_warn("goes_on", "msg=\"there is room again: the session goes on\"");
+}
+
+static void look_what_is_due(struct session *s, bool *did_work)
+{
+    const int64_t due = gateway_frames_due(s->ledger, &s->st->conf, s->at, s->n_shown,
+                                           s->st->is_draining, &s->pace, now_ns());
+    if (due <= s->n_shown) return;
+    s->n_shown = due;
+    ledger_publish(&page(s)->played, (uint64_t)due);
+    ledger_publish(&page(s)->n_late, (uint64_t)s->pace.n_late);
+    ledger_publish(&page(s)->late_ns_max, (uint64_t)s->pace.late_ns_max);
+    if (s->pace.fps) ledger_publish(&page(s)->t0_ns, (uint64_t)s->pace.t0_ns);
+    *did_work = true;
+}
+
 static void show_frames(struct session *s, bool *did_work)
 {
     const struct conf *c = &s->st->conf;
-    const int64_t due =
-        gateway_frames_due(s->ledger, c, s->at, s->n_shown, s->st->is_draining, &s->pace, now_ns());
-    if (due > s->n_shown) {
-        s->n_shown = due;
-        ledger_publish(&page(s)->played, (uint64_t)due);
-        ledger_publish(&page(s)->n_late, (uint64_t)s->pace.n_late);
-        ledger_publish(&page(s)->late_ns_max, (uint64_t)s->pace.late_ns_max);
-        *did_work = true;
-    }
+    if (s->retry_ns && is_open_ended(s) && now_ns() < s->retry_ns) return;
+    if (!s->retry_ns) look_what_is_due(s, did_work);
     const bool wants_block = s->out && out_wants_block(s->out);
     const int32_t n = gateway_frames_to_put(c, s->n_put, s->n_shown, wants_block);
     if (n <= 0) return;
     *did_work = true;
     if (has_failed(s)) close_output(s);
     const err_t e = put_frames(s, n);
-    if (e != OK) fail_job(s, e);
+    if (e != OK) pause_or_fail(s, e);
+    else go_on(s);
 }
 
 err_t session_step(struct session *s, bool *did_work)

@@ -34,6 +34,7 @@ struct session {
     int latents_fd; /* -1: latents are not asked for, or given up */
     struct pace pace;
     int64_t n_put, n_shown; /* frames of the session */
+    int64_t retry_ns;       /* paused: when room on the disk is looked for again; 0: not paused */
 };
 
 /* Does what there is to do; *did_work tells. Returns errors of our own only: a job's failures are

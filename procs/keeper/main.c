@@ -1,5 +1,6 @@
 /* main.c - longlived-keeper: owns every byte that must outlive a stage. See ipc/keeper.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -8,10 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/dev.h"
 #include "common/fault.h"
 #include "common/log.h"
 #include "procs/keeper/keeperd.h"
+
+enum { BEAT_MS = 1000 };
 
 static const char usage[] =
     "usage: longlived-keeper --run DIR [--ready-fd N]\n"
@@ -21,7 +25,7 @@ static const char usage[] =
     "time. Ends on SIGTERM; what it holds stays in DIR for the next keeper.\n"
     "\n"
     "  --run DIR      run directory\n"
-    "  --ready-fd N   write a newline there, and close it, when the socket listens\n"
+    "  --ready-fd N   write a newline there when the socket listens, then a dot each second\n"
     "  --device NAME  only try to use that device (cpu, cuda:N), and say in a line why not\n"
     "\n"
     "exit: 0 stopped, 2 usage, 66 no DIR, 73 cannot write, 75 no memory, 78 DIR is not private,\n"
@@ -97,18 +101,23 @@ static err_t run(const struct options *o)
 {
     err_t e = OK;
     struct keeperd *k = NULL;
+    int64_t beat_ns = now_ns();
     take_signals();
     TRY(fault_open(o->run_dir, "keeper"));
     TRY(keeperd_open(&k, o->run_dir));
-    if (o->ready_fd >= 0) {
-        if (write(o->ready_fd, "\n", 1) != 1) {
-            e = FAIL(ERR_USAGE, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
-            goto out;
-        }
-        close(o->ready_fd);
+    if (o->ready_fd >= 0 && write(o->ready_fd, "\n", 1) != 1) {
+        e = FAIL(ERR_USAGE, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
+        goto out;
     }
     log_info("ready", "run=\"%s\"", o->run_dir);
-    while (!is_stopping) TRY(keeperd_step(k, -1));
+    if (o->ready_fd >= 0) fcntl(o->ready_fd, F_SETFL, O_NONBLOCK);
+    while (!is_stopping) {
+        TRY(keeperd_step(k, o->ready_fd >= 0 ? BEAT_MS : -1));
+        if (o->ready_fd >= 0 && now_ns() - beat_ns >= (int64_t)BEAT_MS * NS_PER_MS) {
+            beat_ns = now_ns();
+            if (write(o->ready_fd, ".", 1) != 1) continue; /* nobody reads just now */
+        }
+    }
 out:
     keeperd_close(&k);
     return e;

@@ -74,6 +74,7 @@ static json_t *counters(const struct ledger *l)
     set(o, "encoder_runs", ledger_read(&l->text.n_encoded));
     set(o, "rebuilds", n_rebuilds(l));
     set(o, "latents_decoded_again", ledger_read(&l->vae.n_rebuilt));
+    set(o, "paused", ledger_read(&l->gateway.is_paused));
     set(o, "late_frames", ledger_read(&l->gateway.n_late));
     json_object_set_new(o, "late_ms_max",
                         json_real((double)ledger_read(&l->gateway.late_ns_max) / NS_PER_MS));

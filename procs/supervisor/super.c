@@ -21,7 +21,12 @@
 
 #define GAP_NS ((int64_t)NS_PER_S)
 #define IDLE_NS ((int64_t)NS_PER_S)
-enum { FD_SIGNALS, FDS_MAX = 1 + 3 * PROCS + 1 + CONTROL_CONNS, WARNINGS_MAX = 2 };
+enum {
+    FD_SIGNALS,
+    FDS_MAX = 1 + 3 * PROCS + 1 + CONTROL_CONNS,
+    WARNINGS_MAX = 2,
+    KEEPER_PATIENCE = 6
+};
 
 const char *const super_proc_names[PROCS] = {"keeper", "text", "dit", "vae", "gateway"};
 
@@ -29,7 +34,8 @@ struct proc {
     struct policy policy;
     struct child child;
     struct log_pipe log;
-    int ready_fd; /* -1: none, or it has said it */
+    int ready_fd;    /* -1: none, or a stage has said it; the keeper goes on to beat there */
+    int64_t beat_ns; /* the keeper's last */
     uint64_t progress_at_start;
     char last_exit[32];
     int32_t asked_conn;    /* control connection that waits for the next one to serve; -1 */
@@ -298,16 +304,25 @@ static void stop_in_order(struct super *s)
     do_event(s, PROC_KEEPER, EVENT_STOP);
 }
 
+/* Its last sign of life; INT64_MAX: none is to be expected. */
+static int64_t beat_of(const struct super *s, enum super_proc i)
+{
+    const struct ledger_head *h = head_of(s, i);
+    if (i == PROC_KEEPER) return s->procs[i].ready_fd >= 0 ? s->procs[i].beat_ns : INT64_MAX;
+    return h ? (int64_t)ledger_read(&h->beat_ns) : INT64_MAX;
+}
+
 static void check_beats(struct super *s, int64_t at_ns)
 {
-    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) {
+    for (enum super_proc i = PROC_KEEPER; i < PROCS; i++) {
         const struct policy *p = &s->procs[i].policy;
-        const struct ledger_head *h = head_of(s, i);
-        if (!h || p->state != STATE_UP) continue;
-        int64_t alive_ns = (int64_t)ledger_read(&h->beat_ns);
+        int64_t alive_ns = beat_of(s, i);
+        if (p->state != STATE_UP) continue;
         if (p->up_ns > alive_ns) alive_ns = p->up_ns;
         if (s->grace_ns > alive_ns) alive_ns = s->grace_ns;
-        if (at_ns - alive_ns > s->beat_ns_max) do_event(s, i, EVENT_HUNG);
+        /* Making a large region takes the keeper longer than a layer takes a stage. */
+        const int64_t max_ns = i == PROC_KEEPER ? KEEPER_PATIENCE * s->beat_ns_max : s->beat_ns_max;
+        if (at_ns - alive_ns > max_ns) do_event(s, i, EVENT_HUNG);
     }
 }
 
@@ -394,13 +409,14 @@ static void look_at(struct super *s, enum super_proc i)
     int status;
     char c;
     log_pipe_read(&p->log);
-    if (p->ready_fd >= 0) {
+    while (p->ready_fd >= 0) {
         const ssize_t n = read(p->ready_fd, &c, 1);
-        if (n == 1) do_event(s, i, EVENT_READY);
-        if (n >= 0 || (errno != EAGAIN && errno != EINTR)) { /* said it, or closed it unsaid */
-            close(p->ready_fd);
-            p->ready_fd = -1;
-        }
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) break;
+        if (n == 1 && c == '\n') do_event(s, i, EVENT_READY);
+        if (n == 1) p->beat_ns = now_ns();
+        if (n == 1 && i == PROC_KEEPER) continue;
+        close(p->ready_fd); /* said it, or closed it unsaid */
+        p->ready_fd = -1;
     }
     if (child_has_ended(&p->child, &status)) died(s, i, status);
 }

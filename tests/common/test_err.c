@@ -74,9 +74,9 @@ static void test_exit_status(void **state)
 {
     (void)state;
     static const int known[][2] = {
-        {OK, 0},           {ERR_USAGE, 2},  {ERR_GAVE_UP, 3}, {ERR_DATA, 65},
-        {ERR_NOINPUT, 66}, {ERR_NONE, 69},  {ERR_BUG, 70},    {ERR_DEVICE, 70},
-        {ERR_WRITE, 73},   {ERR_NOMEM, 75}, {ERR_CONFIG, 78}, {ERR_RUNNING, 100},
+        {OK, 0},         {ERR_USAGE, 2},   {ERR_GAVE_UP, 3},   {ERR_DATA, 65},  {ERR_NOINPUT, 66},
+        {ERR_NONE, 69},  {ERR_BUG, 70},    {ERR_DEVICE, 70},   {ERR_WRITE, 73}, {ERR_FULL, 73},
+        {ERR_NOMEM, 75}, {ERR_CONFIG, 78}, {ERR_RUNNING, 100},
     };
     for (size_t i = 0; i < COUNT(known); i++)
         assert_int_equal(err_exit_status((err_t)known[i][0]), known[i][1]);

@@ -19,11 +19,12 @@ import test_recovery  # noqa: E402
 import test_supervisors  # noqa: E402
 import test_matrix  # noqa: E402
 import test_messages  # noqa: E402
+import test_pace  # noqa: E402
 import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
            test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
-           test_supervisors]
+           test_supervisors, test_pace]
 
 
 def select(words):

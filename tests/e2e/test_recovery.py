@@ -60,7 +60,7 @@ def replay(tmp, kept, name):
     return hashes(sums)
 
 
-def test_keeper_killed(tmp):
+def test_all_memory_is_found_again(tmp):
     """On the CPU all memory is files: they are found again, and no frame differs."""
     want = generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS)
     got, s, _ = run_and_lose(tmp, "files", [], [3, 18])
@@ -115,5 +115,5 @@ def test_replay_of_nothing(tmp):
     check_result(run(["replay", tmp]), 2, "--hashes")
 
 
-TESTS = [test_keeper_killed, test_lost_vae_state, test_lost_kv_cache, test_replay_of_a_live_session,
-         test_replay_of_nothing]
+TESTS = [test_all_memory_is_found_again, test_lost_vae_state, test_lost_kv_cache,
+         test_replay_of_a_live_session, test_replay_of_nothing]

@@ -197,7 +197,7 @@ static void test_a_device_is_neither_cut_nor_resumed(void **state)
     assert_int_equal(file_open(&fd, "/dev/full", false, &n), OK);
     assert_int_equal(n, 0);
     assert_int_equal(file_cut(fd, "/dev/full", 0), OK);
-    assert_int_equal(file_write_at(fd, "/dev/full", 0, "x", 1), ERR_WRITE);
+    assert_int_equal(file_write_at(fd, "/dev/full", 0, "x", 1), ERR_FULL);
     assert_non_null(strstr(err_text(), strerror(ENOSPC)));
     close(fd);
 }

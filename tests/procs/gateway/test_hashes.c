@@ -188,9 +188,9 @@ static void test_says_why_it_cannot_write(void **state)
     assert_int_equal(hashes_open(&h, "/no/such/dir/h", true, &n), ERR_WRITE);
     assert_non_null(strstr(err_text(), "/no/such/dir/h"));
     assert_int_equal(hashes_open(&h, "/dev/full", false, &n), OK);
-    assert_int_equal(hashes_put(h, 0, rgb, 1, 3), ERR_WRITE);
+    assert_int_equal(hashes_put(h, 0, rgb, 1, 3), ERR_FULL);
     assert_non_null(strstr(err_text(), strerror(ENOSPC)));
-    assert_int_equal(hashes_put(h, 0, rgb, 1, 3), ERR_WRITE); /* still line 0 */
+    assert_int_equal(hashes_put(h, 0, rgb, 1, 3), ERR_FULL); /* still line 0 */
     hashes_close(&h);
 }
 

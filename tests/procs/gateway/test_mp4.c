@@ -484,7 +484,7 @@ static void test_full_device(void **state)
     assert_int_equal(symlink("/dev/full", path), 0);
     const err_t e = open_out(&o, true, &n);
     unlink(path);
-    assert_int_equal(e, ERR_WRITE);
+    assert_int_equal(e, ERR_FULL);
     assert_non_null(strstr(err_text(), strerror(ENOSPC)));
 }
 

@@ -167,7 +167,7 @@ static void test_full_device(void **state)
     const struct out_conf conf = conf_of(full, true);
     const err_t e = out_open(&o, &conf, &n);
     unlink(full);
-    assert_int_equal(e, ERR_WRITE);
+    assert_int_equal(e, ERR_FULL);
     assert_null(o);
     assert_non_null(strstr(err_text(), full));
     assert_non_null(strstr(err_text(), strerror(ENOSPC)));

@@ -23,7 +23,7 @@ static inline void fake_programs(void)
                                  "trap 'echo \"term $name\" >> $dir/trace; exit 0' TERM\n"
                                  "echo \"start $name $$\" >> $dir/trace\n"
                                  "[ ! -e $dir/$name.before ] || . $dir/$name.before\n"
-                                 "echo >&3\n"
+                                 "echo >&3; exec 3>&-\n"
                                  "[ ! -e $dir/$name.after ] || . $dir/$name.after\n"
                                  "while :; do sleep 0.05; done\n";
     char name[32];
