@@ -6,6 +6,7 @@
 #   make bench      timings, as tables and build/bench.jsonl; BENCH="hop ops" runs only these
 #   make fuzz       libFuzzer on each target for 30 s; T=1800 FUZZ="pickle msg": longer, these only
 #   make docs       prints the tables in docs/ anew
+#   make bundle     build/bundle/ and its .tar.gz: runs where nothing can be installed
 #   make            build only
 #   SAN=1           ASan and UBSan, objects apart from the plain ones
 
@@ -64,11 +65,32 @@ LIBS_KERNELS += $(LIBS_GPU) -Wl,-rpath,$(CUDA_HOME)/lib64
 $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B)/tests/fake_cuda/same.o: \
   CFLAGS += -DWITH_CUDA -isystem $(CUDA_HOME)/include
 endif
+
+# In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
+BUNDLE ?= 0
+ifeq ($(BUNDLE),1)
+UP      := $$ORIGIN/..
+LDFLAGS += -Wl,--disable-new-dtags \
+           -Wl,-rpath,'$(UP)/lib:$(UP)/../../lib:$(UP)/../../../lib:/usr/local/cuda/lib64'
+ifeq ($(CUDA),1)
+GPU_OBJ     := $(GPU_DEV) $(GPU_KERNELS)
+GPU_DEV     := $(LIB)/liblonglived-gpu.so
+GPU_KERNELS :=
+LIBS_GPU    :=
+LIBS_KERNELS := $(LIBS_BLAS)
+NVFLAGS     += -Xcompiler -fPIC
+$(LIB)/liblonglived-gpu.so: $(GPU_OBJ)
+	@mkdir -p $(@D)
+	@echo 'LD $@'
+	@$(CC) -shared -Wl,-soname,$(@F) $^ -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -lpthread \
+	  -lrt -ldl $(LDFLAGS) -o $@
+endif
+endif
 LIBS_IPC     := -lmsgpackc
 LIBS_SOCK    := -lzmq
 LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
 
-.PHONY: all demo test test-full bench deps deps-full build clean docs format FORCE
+.PHONY: all demo test test-full bench bundle deps deps-full build clean docs format FORCE
 .DEFAULT_GOAL := all
 
 all: $(PROGRAMS) $(MP4)
@@ -121,7 +143,8 @@ $(B)/libstage.a: $(STAGE)
 define link
 	@mkdir -p $(@D)
 	@echo 'LD $@'
-	@$(CC) $(filter %.o,$^) $(filter %.a,$^) $(1) $(LDFLAGS) -o $@
+	@$(CC) -Wl,--no-as-needed $(filter %.so,$^) -Wl,--as-needed $(filter %.o,$^) $(filter %.a,$^) \
+	  $(1) $(LDFLAGS) -o $@
 endef
 
 # The supervisor and command line: no ZeroMQ, no BLAS, no device library but the CPU's.
@@ -180,7 +203,8 @@ SIM := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/si
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 BENCH_SRC := $(filter-out bench/bench.c,$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
-.PHONY: tests benches
+.PHONY: tests unit-tests benches
+unit-tests: $(TESTS)
 tests: $(TESTS) fake $(FAKE)/tests/fake_cuda/same.o $(if $(filter 1,$(CUDA)),$(B)/tests/fake_cuda/same.o)
 benches: $(BENCHES)
 
@@ -231,6 +255,11 @@ bench: deps
 
 docs: all
 	@bash launch/docs.sh
+
+bundle:
+	@$(MAKE) --no-print-directory -j2 BUNDLE=1 MARCH=x86-64-v3 B=build/bundle-obj \
+	  BIN=build/bundle-obj/bin LIB=build/bundle-obj/lib all benches unit-tests
+	@bash launch/bundle.sh
 
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh')

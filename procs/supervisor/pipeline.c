@@ -23,12 +23,14 @@ enum { DEVICE_TRY_MS = 20000 };
 
 err_t pipeline_conf(struct conf *c, const struct args *a, const char *bin_dir)
 {
+    static const char *const ups[] = {"../..", ".."}; /* of build/bin; of a bundle's bin */
     char demo[512];
     if (a->conf) return conf_load(c, a->conf, a->sets, a->n_sets);
-    snprintf(demo, sizeof demo, "%s/../../configs/demo.ini", bin_dir);
-    if (access(demo, F_OK) != 0)
-        return FAIL(ERR_USAGE, "%s: -c FILE? (%s does not exist)", args_name(a->cmd), demo);
-    return conf_load(c, demo, a->sets, a->n_sets);
+    for (int i = 0; i < 2; i++) {
+        snprintf(demo, sizeof demo, "%s/%s/configs/demo.ini", bin_dir, ups[i]);
+        if (access(demo, F_OK) == 0) return conf_load(c, demo, a->sets, a->n_sets);
+    }
+    return FAIL(ERR_USAGE, "%s: -c FILE? (%s does not exist)", args_name(a->cmd), demo);
 }
 
 err_t pipeline_run(char out[RUNDIR_PATH_MAX], const struct args *a, const char *bin_dir,

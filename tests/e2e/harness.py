@@ -12,7 +12,8 @@ import tempfile
 import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-BIN = os.path.join(ROOT, "build", "san-bin" if os.environ.get("SAN") == "1" else "bin")
+BIN = os.path.realpath(
+    os.path.join(ROOT, "build", "san-bin" if os.environ.get("SAN") == "1" else "bin"))
 FAKE_BIN = BIN[:-len("bin")] + "fake-bin"
 LONGLIVED = os.path.join(BIN, "longlived")
 NANO = os.path.join(ROOT, "configs", "nano.ini")

@@ -1,7 +1,8 @@
 """The CUDA transport without a GPU: the real processes over CUDA IPC, on the fake runtime of
 tests/fake_cuda, whose ops are the CPU's. Frames must be the CPU's, whatever dies."""
 
-from harness import check, fake_gpus, generate, leftovers
+import smoke
+from harness import NANO, check, fake_gpus, generate, leftovers
 from test_matrix import BLOCKS, options, run_matrix, script, small_table
 
 
@@ -47,5 +48,11 @@ def test_cuda_kill_matrix_text(tmp):
         run_matrix(tmp, "two GPUs, text", ("text",), small_table(tmp) + TWO_GPUS)
 
 
+def test_cuda_smoke(tmp):
+    """What a bundle runs on a GPU (smoke.py)."""
+    with fake_gpus("gpus=1"):
+        smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
+
+
 TESTS = [test_cuda_frames, test_cuda_kill_sample]
-FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text]
+FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]
