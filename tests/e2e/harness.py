@@ -104,6 +104,12 @@ def pid_of(run_dir, stage):
     return next(p["pid"] for p in status(run_dir)["processes"] if p["name"] == stage)
 
 
+def send_signal(pid, sig):
+    """os.kill(), but never to our own process group: a stage that is not up has pid 0."""
+    check(pid > 0, "no process to send signal", sig)
+    os.kill(pid, sig)
+
+
 def wait_for(what, seconds, probe):
     """Polls until probe() is true; the value is returned."""
     end = time.monotonic() + seconds

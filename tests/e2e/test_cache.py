@@ -3,7 +3,8 @@
 import os
 import signal
 
-from harness import NANO, Pipeline, Serve, check, check_result, generate, pid_of, run, status
+from harness import (NANO, Pipeline, Serve, check, check_result, generate, pid_of, run, send_signal,
+                     status)
 
 
 def test_hit_runs_no_encoder(tmp):
@@ -12,11 +13,11 @@ def test_hit_runs_no_encoder(tmp):
         s.prompt("a blue cube")
         before = status(s.run_dir)
         text = pid_of(s.run_dir, "text")
-        os.kill(text, signal.SIGSTOP)
+        send_signal(text, signal.SIGSTOP)
         try:
             s.prompt("a red ball", timeout=8)
         finally:
-            os.kill(text, signal.SIGCONT)
+            send_signal(text, signal.SIGCONT)
         after = status(s.run_dir)
         ops = [[p["n_ops"] for p in x["processes"] if p["name"] == "text"] for x in (before, after)]
         check(ops[0] == ops[1] and ops[0][0] > 0, "ops of the encoder:", ops)
@@ -57,7 +58,7 @@ def test_hit_after_text_was_killed(tmp):
         s.prompt("b")
         s.prompt("a")
         s.prompt("c")  # in the place of b
-        os.kill(pid_of(s.run_dir, "text"), signal.SIGKILL)
+        send_signal(pid_of(s.run_dir, "text"), signal.SIGKILL)
         s.prompt("a")
         s.prompt("c")
         c = status(s.run_dir)["counters"]

@@ -9,7 +9,8 @@ import signal
 import struct
 import time
 
-from harness import (NANO, ROOT, TINY, Pipeline, check, check_result, generate, run, start, status)
+from harness import (NANO, ROOT, TINY, Pipeline, check, check_result, generate, run, send_signal,
+                     start, status)
 
 GOLDEN = os.path.join(ROOT, "tests", "golden")
 STAGES = ("text", "dit", "vae", "gateway")
@@ -118,7 +119,7 @@ def test_exact_after_kills(tmp):
             rows = [q for q in status(p.run_dir)["processes"] if q["name"] in STAGES]
             row = rng.choice(rows)
             if row["pid"] > 0 and landed < 8:
-                os.kill(row["pid"], signal.SIGKILL)
+                send_signal(row["pid"], signal.SIGKILL)
                 landed += 1
             time.sleep(rng.uniform(0.01, 0.1))
         check(job.returncode == 0, "the job ended with", job.returncode, job.stderr.read())

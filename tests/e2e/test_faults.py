@@ -9,7 +9,7 @@ import time
 
 from faults import Faults, Heads, STAGES
 from harness import (BIN, NANO, Pipeline, check, check_mp4, check_result, generate, hashes,
-                     leftovers, run, start, status, wait_for)
+                     leftovers, run, send_signal, start, status, wait_for)
 from test_matrix import BLOCKS, armed, script
 
 OPENING = ("started", "connected", "leased", "ledger", "named", "bound", "mapped", "opened",
@@ -45,7 +45,7 @@ class Jobs:
     def kill(self, *stages, sig=signal.SIGKILL):
         pids = {q["name"]: q["pid"] for q in status(self.p.run_dir)["processes"]}
         for stage in stages:
-            os.kill(pids[stage], sig)
+            send_signal(pids[stage], sig)
         return [pids[s] for s in stages]
 
 
@@ -174,7 +174,7 @@ def test_fence(tmp):
             time.sleep(0.2)
             check(heads.incarnation("dit") == incarnation and heads.pid("dit") == pid,
                   "a stopped process has lost its lease")
-            os.kill(pid, signal.SIGCONT)
+            send_signal(pid, signal.SIGCONT)
 
         try:
             jobs.during("dit stopped while another asks for its lease:", fence)

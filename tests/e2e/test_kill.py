@@ -8,8 +8,8 @@ import signal
 import time
 
 from faults import Heads
-from harness import (LONGLIVED, NANO, Pipeline, check, check_mp4, generate, hashes, start,
-                     status, wait_for)
+from harness import (LONGLIVED, NANO, Pipeline, check, check_mp4, generate, hashes, send_signal,
+                     start, status, wait_for)
 
 STAGES = ("text", "dit", "vae", "gateway")
 WEIGHTS = (1, 3, 2, 1)  # the busy ones more often
@@ -28,10 +28,10 @@ def kill_one(heads, run_dir, stage, landed):
     if pid <= 0:
         return
     try:
-        os.kill(pid, signal.SIGSTOP)
+        send_signal(pid, signal.SIGSTOP)
         is_opening = heads.pid(stage) != pid
         phase = "opening" if is_opening else heads.phase(stage)
-        os.kill(pid, signal.SIGKILL)
+        send_signal(pid, signal.SIGKILL)
         landed[phase] += 1
     except ProcessLookupError:
         pass

@@ -7,8 +7,8 @@ import threading
 import time
 
 from faults import Faults
-from harness import (NANO, TINY, Serve, Skip, check, check_result, ffprobe_frames, hashes, pid_of, run, start,
-                     status, wait_for)
+from harness import (NANO, TINY, Serve, Skip, check, check_result, ffprobe_frames, hashes, pid_of,
+                     run, send_signal, start, status, wait_for)
 
 FPS = 4  # slow, so that half a frame's time is more than a busy machine's hiccup
 FRAME = 6 + 48 * 32 * 3 // 2
@@ -92,7 +92,7 @@ def test_a_death_delays_no_frame(tmp):
         for stage in ("dit", "vae", "text"):
             n = shown(s.run_dir)
             pid = pid_of(s.run_dir, stage)
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
             wait_for("another " + stage, 20, lambda: pid_of(s.run_dir, stage) not in (0, pid))
             wait_for("the lead to be there again", 20, lambda: shown(s.run_dir) > n + FPS)
         c = counters(s.run_dir)
@@ -109,12 +109,12 @@ def test_late_frames_are_counted(tmp):
                            ("gateway", signal.SIGKILL)):
             n = counters(s.run_dir)["late_frames"]
             pid = pid_of(s.run_dir, stage)
-            os.kill(supervisor, signal.SIGSTOP) # it answers a death only later
-            os.kill(pid, sig)
+            send_signal(supervisor, signal.SIGSTOP) # it answers a death only later
+            send_signal(pid, sig)
             time.sleep(4) # a block that was begun lasts 3 s
             if sig == signal.SIGSTOP:
-                os.kill(pid, signal.SIGCONT)
-            os.kill(supervisor, signal.SIGCONT)
+                send_signal(pid, signal.SIGCONT)
+            send_signal(supervisor, signal.SIGCONT)
             wait_for("a late frame after " + stage, 30,
                      lambda: counters(s.run_dir)["late_frames"] > n)
         n = shown(s.run_dir)
@@ -178,7 +178,7 @@ def test_a_full_disk(tmp):
         check(later["frames_committed"] == c["frames_committed"], "frames on a full disk")
         check(later["latents_blocks"] == c["latents_blocks"], "the DiT goes on")
         check("No space left" in s.err() and "paused" in s.err(), "no word of it:", s.err())
-        os.kill(pid_of(s.run_dir, "gateway"), signal.SIGKILL)
+        send_signal(pid_of(s.run_dir, "gateway"), signal.SIGKILL)
         wait_for("a pause again", 20, lambda: counters(s.run_dir)["paused"] == 1)
         faults.disarm()
         n = shown(s.run_dir)

@@ -7,7 +7,7 @@ import signal
 import time
 
 from harness import (NANO, Pipeline, Serve, check, check_result, generate, hashes, pid_of, run,
-                     start, status, wait_for)
+                     send_signal, start, status, wait_for)
 
 BLOCKS = "40"
 
@@ -22,13 +22,13 @@ def script(tmp):
 def kill_keeper(run_dir, *regions):
     """SIGKILL; with regions, their memory is gone when the next keeper looks for it."""
     supervisor, keeper = status(run_dir)["pid"], pid_of(run_dir, "keeper")
-    os.kill(supervisor, signal.SIGSTOP)
+    send_signal(supervisor, signal.SIGSTOP)
     try:
-        os.kill(keeper, signal.SIGKILL)
+        send_signal(keeper, signal.SIGKILL)
         for name in regions:
             os.unlink(os.path.join(run_dir, "region." + name))
     finally:
-        os.kill(supervisor, signal.SIGCONT)
+        send_signal(supervisor, signal.SIGCONT)
     wait_for("another keeper", 20, lambda: pid_of(run_dir, "keeper") not in (0, keeper))
 
 
@@ -95,7 +95,7 @@ def test_replay_of_a_live_session(tmp):
         for i, stage in enumerate(["dit", "vae", "text", "gateway"]):
             wait_for("frames", 30, lambda: status(s.run_dir)["counters"]["frames_committed"] >
                      60 * (i + 1))
-            os.kill(pid_of(s.run_dir, stage), signal.SIGKILL)
+            send_signal(pid_of(s.run_dir, stage), signal.SIGKILL)
             s.prompt("prompt %d" % i)
         kill_keeper(s.run_dir, "kv.0")
         frames = status(s.run_dir)["counters"]["frames_committed"]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 from harness import (BIN, LONGLIVED, NANO, ROOT, Skip, check, check_result, generate, hashes, run,
-                     start, status, wait_for)
+                     send_signal, start, status, wait_for)
 
 CONF = os.path.join(ROOT, "launch", "longlived-supervisord.conf")
 UNITS = os.path.join(ROOT, "launch", "systemd")
@@ -74,7 +74,7 @@ def test_supervisord(tmp):
         for at, name in ((3, "dit"), (10, "vae"), (17, "gateway"), (24, "dit")):
             wait_for("block %d" % at, 60, lambda: blocks_made(s.run_dir) >= at)
             before = pids(s.run_dir)
-            os.kill(before[name], signal.SIGKILL)
+            send_signal(before[name], signal.SIGKILL)
             wait_for("another " + name, 30, lambda: pids(s.run_dir)[name] != before[name])
             after = pids(s.run_dir)
             check(all(after[n] == before[n] for n in before if n != name), before, after)
