@@ -56,7 +56,8 @@ MUST_USE err_t dev_copy(struct dev *d, void *dst, const void *src, size_t bytes)
 MUST_USE err_t dev_zero(struct dev *d, void *dst, size_t bytes);
 MUST_USE err_t dev_sync(struct dev *d);
 
-/* Host memory that stays where it is, made fast to copy from and to; a CPU needs nothing. */
+/* Mapped host memory, made fast to copy from and to; a CPU needs nothing. Refused for memory that
+ * cannot be pinned, as a file on some disks is: then copies are slower, that is all. */
 MUST_USE err_t dev_pin(struct dev *d, void *host, size_t bytes);
 void dev_unpin(struct dev *d, void *host);
 

@@ -155,14 +155,17 @@ double *check_doubles(int64_t n)
     return check_alloc((size_t)n * sizeof(double));
 }
 
-static double allowed(double tol)
+/* Of a few values one rounding alone may be 3.9e-3 (bf16), and z is rounded before gelu(z) where
+ * the library has no tile for the shape, as PyTorch rounds it. */
+static double allowed(double tol, int64_t n)
 {
+    const int n_roundings = n < 64 ? 2 : 1;
     if (!check_on_gpu()) return tol;
     switch (check_type()) {
     case DTYPE_BF16:
-        return fmax(tol, 3.5e-3);
+        return fmax(tol, n_roundings * 3.5e-3);
     case DTYPE_F16:
-        return fmax(tol, 4.5e-4);
+        return fmax(tol, n_roundings * 4.5e-4);
     default:
         return fmax(tol, 1e-5);
     }
@@ -171,7 +174,7 @@ static double allowed(double tol)
 void check_close_at(const float *got, const double *want, int64_t n, double tol, const char *file,
                     int line)
 {
-    tol = allowed(tol);
+    tol = allowed(tol, n);
     double diff = 0, norm = 0, worst = -1;
     int64_t at = 0;
     for (int64_t i = 0; i < n; i++) {

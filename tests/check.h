@@ -48,7 +48,8 @@ double *check_doubles(int64_t n);     /* zeroed: an oracle's answer */
 uint64_t check_next(uint64_t *state); /* splitmix64 */
 
 /* |got - want| / |want| (Euclidean) is at most tol, or what the type under test allows: on a GPU
- * 1e-5, with bf16 3.5e-3, with f16 4.5e-4. NaN never passes. */
+ * 1e-5, with bf16 3.5e-3, with f16 4.5e-4; twice as much of fewer than 64 values. NaN never
+ * passes. */
 #define check_close(got, want, n, tol) check_close_at((got), (want), (n), (tol), __FILE__, __LINE__)
 void check_close_at(const float *got, const double *want, int64_t n, double tol, const char *file,
                     int line);

@@ -65,7 +65,9 @@ static err_t open_regions(struct vae_stage *p)
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);
-    TRY(dev_pin(st->dev, p->frames_region.data, p->frames_region.n_bytes));
+    if (dev_pin(st->dev, p->frames_region.data, p->frames_region.n_bytes) != OK)
+        log_warn("not_pinned", "region=frames.0 msg=\"%s: frames are copied, only slower\"",
+                 err_text());
 out:
     return e;
 }

@@ -1,6 +1,7 @@
 /* test_dev_cuda.c - a GPU behind the device contract: memory, order, recorded work, shared memory.
  * Where there is none, that it is said in one sentence. */
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -137,16 +138,46 @@ static void test_share(void **state)
     dev_share_drop(d, &s);
 }
 
+/* A ring of frames is shared memory of the CPU, of no round size. */
+static void test_pin_shared_memory(void **state)
+{
+    (void)state;
+    enum { BYTES = 3 * 4608 };
+    struct dev *host = NULL;
+    struct dev_share s = {0};
+    void *p = NULL, *on_gpu = NULL;
+    char path[] = "/dev/shm/test_dev_cuda.XXXXXX";
+    uint8_t in[BYTES];
+    if (!d) skip();
+    for (int i = 0; i < BYTES; i++) in[i] = (uint8_t)(i * 11);
+    const int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_ok(dev_open(&host, "cpu", 1));
+    assert_ok(dev_share_make(host, path, BYTES, &s));
+    assert_ok(dev_share_map(host, &s, &p));
+    assert_ok(dev_pin(d, p, BYTES));
+    assert_ok(dev_alloc(d, BYTES, &on_gpu));
+    assert_ok(dev_upload(d, on_gpu, in, BYTES));
+    assert_ok(dev_download(d, p, on_gpu, BYTES));
+    assert_ok(dev_sync(d));
+    assert_memory_equal(p, in, BYTES);
+    dev_unpin(d, p);
+    dev_free(d, &on_gpu);
+    dev_share_unmap(host, &s, &p);
+    dev_share_drop(host, &s);
+    dev_close(&host);
+    close(fd);
+}
+
 #define GPU_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "map") == 0) return map_and_write();
     const struct CMUnitTest tests[] = {
-        GPU_TEST(test_no_gpu_is_said),
-        GPU_TEST(test_memory),
-        GPU_TEST(test_recorded_work),
-        GPU_TEST(test_share),
+        GPU_TEST(test_no_gpu_is_said),    GPU_TEST(test_memory),
+        GPU_TEST(test_recorded_work),     GPU_TEST(test_share),
+        GPU_TEST(test_pin_shared_memory),
     };
     return cmocka_run_group_tests_name("dev_cuda", tests, NULL, NULL);
 }
