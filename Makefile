@@ -13,6 +13,7 @@
 SAN   ?= 0
 MARCH ?= native
 CC    := gcc
+CXX   := g++
 B     := build/$(if $(filter 1,$(SAN)),san,obj)
 BIN   := build/$(if $(filter 1,$(SAN)),san-bin,bin)
 LIB   := build/$(if $(filter 1,$(SAN)),san-lib,lib)
@@ -24,7 +25,11 @@ WARN   := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prot
 CFLAGS := -std=c11 -D_GNU_SOURCE -O3 -g -march=$(MARCH) -ffp-contract=off -fno-math-errno \
           -fopenmp -I. $(WARN)
 LDFLAGS := -fopenmp -Wl,-z,relro,-z,now
+# One file of C++: the door to sentencepiece.
+CXXFLAGS := -std=c++17 -D_GNU_SOURCE -O2 -g -march=$(MARCH) -I. -Wall -Wextra -Wshadow -Wconversion \
+            -Wno-sign-conversion -Werror
 ifeq ($(SAN),1)
+CXXFLAGS += -fsanitize=address,undefined -fno-omit-frame-pointer
 CFLAGS  += -fsanitize=address,undefined -fno-omit-frame-pointer -O1
 LDFLAGS += -fsanitize=address,undefined
 endif
@@ -42,7 +47,7 @@ IPC     := $(patsubst %.c,$(B)/%.o,$(wildcard ipc/*.c))
 STAGE   := $(patsubst %.c,$(B)/%.o,$(wildcard procs/*.c))
 
 # A process is its folder's sources; libmain.a of a folder is all of them but main.c, for tests.
-proc = $(patsubst %.c,$(B)/%.o,$(wildcard procs/$(1)/*.c))
+proc = $(patsubst %,$(B)/%.o,$(basename $(wildcard procs/$(1)/*.c procs/$(1)/*.cc)))
 model = $(filter-out %/main.o,$(call proc,$(1)))
 
 MODELS := $(foreach p,text dit vae gateway supervisor keeper ctl,$(call model,$(p)))
@@ -89,6 +94,7 @@ endif
 LIBS_IPC     := -lmsgpackc
 LIBS_SOCK    := -lzmq
 LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
+LIBS_TEXT    := -lsentencepiece -lstdc++ -lutf8proc
 
 .PHONY: all demo test test-full bench bundle deps deps-full build clean docs format FORCE
 .DEFAULT_GOAL := all
@@ -115,8 +121,9 @@ test-full: deps-full
 	@bash tests/run.sh full
 
 # Flags are a prerequisite: an object older than the flags it was built with is rebuilt.
+FLAGS := $(CC) $(CFLAGS) $(CXX) $(CXXFLAGS)
 $(B)/flags: FORCE
-	@mkdir -p $(B); echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' > $@
+	@mkdir -p $(B); echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
@@ -127,6 +134,11 @@ $(B)/%.cu.o: %.cu $(B)/flags
 	@mkdir -p $(@D)
 	@echo 'NV $<'
 	@$(NVCC) $(NVFLAGS) -MMD -MP -MF $(B)/$*.cu.d -c $< -o $@
+
+$(B)/%.o: %.cc $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'CXX $<'
+	@$(CXX) $(CXXFLAGS) -fPIC -MMD -MP -c $< -o $@
 
 $(B)/common/build.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
 
@@ -157,8 +169,9 @@ $(BIN)/longlived-ctl: $(call proc,ctl) $(B)/libipc.a $(B)/libcommon.a
 $(BIN)/longlived-gateway: $(call proc,gateway) $(B)/libstage.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(ALLOC_COUNT) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-%: $(B)/procs/%/main.o $(GPU_DEV) $(GPU_KERNELS) $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
-	$(call link,$(ALLOC_COUNT) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) $(LIBS_MODEL) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/longlived-text: $(call proc,text)
+$(BIN)/longlived-text: LIBS_MODEL := $(LIBS_TEXT)
 $(BIN)/longlived-dit: $(call proc,dit)
 $(BIN)/longlived-vae: $(call proc,vae)
 
@@ -191,8 +204,9 @@ $(FAKE_LIB)/%.so: $(LIB)/%.so
 $(FAKE_BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/ledger.o $(FAKE_DEV) $(B)/libcommon.a
 	$(call link,$(LIBS_COMMON))
 $(FAKE_BIN)/longlived-%: $(B)/procs/%/main.o $(FAKE_DEV) $(FAKE)/tests/fake_cuda/record.o $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
-	$(call link,$(ALLOC_COUNT) $(FAKE_OPS) $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) $(FAKE_OPS) $(LIBS_MODEL) $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
 $(FAKE_BIN)/longlived-text: $(call proc,text)
+$(FAKE_BIN)/longlived-text: LIBS_MODEL := $(LIBS_TEXT)
 $(FAKE_BIN)/longlived-dit: $(call proc,dit)
 $(FAKE_BIN)/longlived-vae: $(call proc,vae)
 
@@ -212,11 +226,11 @@ $(B)/libbench.a: $(B)/bench/bench.o
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(B)/tests/fake_cuda/test_%: $(FAKE)/tests/fake_cuda/test_%.o $(B)/tests/check.o $(FAKE_DEV) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_BLAS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_BLAS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
-	$(call link,$(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_IPC) $(LIBS_COMMON))
 .SECONDARY:
 
 # Fuzz targets. tests/fuzz/replay.c feeds them their corpus; libFuzzer needs clang, and sources that
@@ -262,7 +276,7 @@ bundle:
 	@bash launch/bundle.sh
 
 format:
-	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh')
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cc' '*.cu' '*.cuh')
 
 clean:
 	rm -rf build

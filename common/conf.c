@@ -58,7 +58,9 @@ static const struct field fields[] = {
     I32(model, latent_rows, 2, 2048, "60", "rows of a latent frame, pixels / 8; even"),
     I32(model, latent_cols, 2, 2048, "104", "columns of a latent frame, pixels / 8; even"),
 
-    TEXT(text, tokenizer, 1, TEXT_MAX, "bytes", "how text becomes tokens: bytes"),
+    TEXT(text, tokenizer, 1, TEXT_MAX, "auto",
+         "bytes, a umT5 folder, its spiece.model; auto: google/umt5-xxl of model.wan, else bytes"),
+    TEXT(text, tokenizer_id, 0, 64, "", "identity of its files; empty: `up` fills it in"),
     I32(text, vocab, 8, 1048576, "256384", "tokens in the vocabulary"),
     I32(text, dim, 8, 16384, "4096", "width of the text encoder"),
     I32(text, heads, 1, 256, "64", "attention heads of the text encoder"),

@@ -49,7 +49,8 @@ struct conf {
         int32_t latent_cols;
     } model;
     struct {
-        char tokenizer[CONF_TEXT_MAX]; /* bytes */
+        char tokenizer[CONF_TEXT_MAX]; /* auto, bytes or a path; resolved, not auto */
+        char tokenizer_id[CONF_TEXT_MAX];
         int32_t vocab, dim, heads, head_dim, ffn_dim, layers;
         int32_t text_len; /* tokens that condition the DiT, EOS included */
     } text;

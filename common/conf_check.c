@@ -92,8 +92,6 @@ static err_t check_texts(const struct conf *c)
         *s != '\0')
         return FAIL(ERR_CONFIG, "model.weights = %s: random:SEED, SEED from 0 to %" PRIu64,
                     c->model.weights, UINT64_MAX);
-    if (strcmp(c->text.tokenizer, "bytes") != 0)
-        return FAIL(ERR_CONFIG, "text.tokenizer = %s: only bytes is known", c->text.tokenizer);
     TRY(check_switches(c));
     TRY(check_steps(c->dit.steps));
     TRY(check_place("text", c->place.text));

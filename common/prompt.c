@@ -91,7 +91,7 @@ void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_
     weights_identity(c, "text", weights);
     crypto_hash_sha256_init(&h);
     add_text(&h, "longlived.prompt.1");
-    add_text(&h, c->text.tokenizer);
+    add_text(&h, c->text.tokenizer_id[0] ? c->text.tokenizer_id : c->text.tokenizer);
     add_bytes(&h, weights, sizeof weights);
     add_u64(&h, (uint64_t)c->text.text_len);
     add_text(&h, clean);

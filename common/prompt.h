@@ -15,7 +15,8 @@ enum { PROMPT_BYTES_MAX = 16384, PROMPT_KEY_BYTES = 32 };
  * PROMPT_BYTES_MAX): runs of white space become one space, none at the ends. */
 MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap);
 
-/* SHA-256 of tokenizer, text encoder (weights identity and shape) and cleaned text. */
+/* SHA-256 of tokenizer (its identity), text encoder (weights identity and shape) and cleaned text.
+ */
 void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES]);
 
 /* The key of an embedding that a file brings: SHA-256 of the file's identity and its place there.

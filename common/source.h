@@ -12,9 +12,10 @@
 #include "common/conf.h"
 #include "common/lora.h"
 
-/* Folders to files, files to absolute paths, empty model.*_id to what the files are now. Headers
- * are read. ERR_NOINPUT, ERR_DATA, ERR_CONFIG (a LoRA without a DiT; a path that no ini file
- * holds). Resolved already: nothing changes. */
+/* Folders to files, text.tokenizer from auto to what it means, files to absolute paths, empty ids
+ * (model.*_id, text.tokenizer_id) to what the files are now. Headers are read. ERR_NOINPUT,
+ * ERR_DATA, ERR_CONFIG (a LoRA without a DiT; a path that no ini file holds). Resolved already:
+ * nothing changes. */
 MUST_USE err_t source_resolve(struct conf *c);
 
 /* The file of a stage ("text", "dit", "vae"); "": random weights. */
@@ -24,5 +25,9 @@ const char *source_path(const struct conf *c, const char *stage);
  * run began. The caller closes both. */
 MUST_USE err_t source_open(const struct conf *c, const char *stage, struct checkpoint **ckpt,
                            struct lora **lora);
+
+/* A tokenizer's files are spiece.model and, in a folder, tokenizer.json and tokenizer_config.json.
+ * ERR_DATA: they are not what they were when the run began. Tokens from bytes: OK. */
+MUST_USE err_t source_check_tokenizer(const struct conf *c);
 
 #endif

@@ -3,9 +3,10 @@
 # `sh launch/deps.sh full` for `make test-full` too. As root, or with sudo. Asks nothing.
 set -eu
 
-# build: compiler, messages, config, JSON, hashes, BLAS, video encoder
+# build: compilers, messages, config, JSON, hashes, BLAS, tokenizer, Unicode, video encoder
 packages="gcc make pkg-config libc6-dev
-    libzmq3-dev libmsgpack-dev libinih-dev libjansson-dev libsodium-dev libopenblas-dev
+    g++ libzmq3-dev libmsgpack-dev libinih-dev libjansson-dev libsodium-dev libopenblas-dev
+    libsentencepiece-dev libutf8proc-dev
     libavcodec-dev libavformat-dev libavutil-dev"
 # demo and tests: contact sheet and ffprobe, unit test runner, end-to-end tests
 packages="$packages ffmpeg libcmocka-dev python3 git procps"

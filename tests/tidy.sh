@@ -48,7 +48,7 @@ verdict 'layers' "$(layers)"
 
 # Each third-party header has one owner.
 owner() { # owner HEADER FILES
-    grep -nE "#include <$1" $(sources '*.c' '*.h' '*.cu' | grep -v '^tests/\|^bench/') /dev/null |
+    grep -nE "#include <$1" $(sources '*.c' '*.h' '*.cu' '*.cc' | grep -v '^tests/\|^bench/') /dev/null |
         grep -vE "^($2):" || true
 }
 owners() {
@@ -58,8 +58,10 @@ owners() {
     owner 'cblas' 'kernels/cpu/[a-z]+\.[ch]'
     owner 'cuda' 'common/dev_cuda.[ch]|kernels/cuda/.*'
     owner 'libav' 'procs/gateway/plugin/.*'
-    owner 'jansson' 'common/job.c|common/safetensors.c|procs/supervisor/.*|common/json.c'
+    owner 'jansson' 'common/job.c|common/safetensors.c|procs/supervisor/.*|common/json.c|procs/text/rules.c'
     owner 'sodium' 'common/prompt.c|common/(checkpoint|lora|source).c|procs/gateway/hashes.c|procs/text/store.c'
+    owner 'sentencepiece' 'procs/text/spm.cc'
+    owner 'utf8proc' 'common/clean.c|procs/text/charsmap.c'
     owner 'omp' 'kernels/cpu/.*'
 }
 verdict 'one owner a third-party header' "$(owners)"
@@ -85,9 +87,9 @@ faults() {
 }
 verdict 'a place for each fault point' "$(faults)"
 
-files=$(sources '*.c' '*.h' '*.cu' '*.cuh' '*.py' '*.sh')
+files=$(sources '*.c' '*.h' '*.cc' '*.cu' '*.cuh' '*.py' '*.sh')
 verdict 'lines of at most 100 columns' \
-    "$(grep -nE '^.{101,}$' $(sources '*.c' '*.h' '*.cu') | cut -c1-80)"
+    "$(grep -nE '^.{101,}$' $(sources '*.c' '*.h' '*.cu' '*.cc') | cut -c1-80)"
 verdict 'files of at most 600 lines (a _sm90.cu 1000)' \
     "$(wc -l $files | awk '$2 != "total" && $2 !~ /_sm90.cu$/ && $1 > 600 {print $2": "$1}')"
 verdict 'functions of at most 70 lines' "$(awk '
@@ -135,7 +137,7 @@ else
 fi
 
 if command -v clang-format >/dev/null; then
-    verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h' '*.cu' '*.cuh') 2>&1 | grep warning | head -n 20)"
+    verdict 'clang-format' "$(clang-format --dry-run $(sources '*.c' '*.h' '*.cc' '*.cu' '*.cuh') 2>&1 | grep warning | head -n 20)"
 elif [ "$tier" = full ]; then
     verdict 'clang-format' 'clang-format is not installed: sh launch/deps.sh full'
 else

@@ -26,8 +26,9 @@ struct text_stage {
     struct region weights_region, prompts_region;
     struct prompts *prompts;
     struct store *store; /* NULL: no cache.file */
-    int32_t *ids;        /* [text_len] */
-    char *text;          /* one prompt, NUL-terminated */
+    struct tokenizer *tokenizer;
+    int32_t *ids; /* [text_len] */
+    char *text;   /* one prompt, NUL-terminated */
 };
 
 static void on_layer(void *self)
@@ -42,6 +43,7 @@ static void text_close(void **self)
     struct text_stage *p = *self;
     if (!p) return;
     store_close(&p->store);
+    tokenizer_close(&p->tokenizer);
     free(p->ids);
     free(p->text);
     umt5_close(&p->model);
@@ -90,6 +92,7 @@ static err_t text_open(struct stage *st, void **self)
     p->ids = malloc((size_t)c->text.text_len * sizeof *p->ids);
     p->text = malloc(PROMPT_BYTES_MAX + 1);
     if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
+    TRY(tokenizer_open(&p->tokenizer, c));
     TRY(ops_open(st->dev));
     ops_set_bf16(st->dev, c->model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
@@ -144,7 +147,7 @@ static err_t encode_rows(struct text_stage *p, int64_t script, float *row, int32
     const struct ledger_script *s = &l->scripts[script];
     memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
     p->text[s->n_text_bytes] = '\0';
-    *n = tokenizer_bytes(p->text, c->text.vocab, c->text.text_len, p->ids, n_full);
+    *n = tokenizer_encode(p->tokenizer, p->text, c->text.text_len, p->ids, n_full);
     return umt5_encode(p->model, p->ids, *n, row, on_layer, p);
 }
 

@@ -46,7 +46,7 @@ static void test_defaults_are_the_checkpoints(void **state)
     assert_int_equal(conf_frame_tokens(&c), 1560);
     assert_int_equal(c.run.fps, 16);
     assert_int_equal(c.run.ahead_ms, 1200);
-    assert_string_equal(c.text.tokenizer, "bytes");
+    assert_string_equal(c.text.tokenizer, "auto");
     assert_string_equal(c.place.dit, "cpu");
     assert_int_equal(c.supervisor.deaths, 20);
     assert_int_equal(c.supervisor.stop_s_max, 30);

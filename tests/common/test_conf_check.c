@@ -39,7 +39,6 @@ static void test_what_is_refused(void **state)
         {"model.weights=random:-1", "random:SEED"},
         {"model.weights=random:1x", "random:SEED"},
         {"model.weights=random:18446744073709551616", "SEED from 0 to 18446744073709551615"},
-        {"text.tokenizer=spm", "text.tokenizer = spm: only bytes is known"},
         {"dit.steps=1000,1000",
          "dit.steps = 1000,1000: 1 to 5 integers from 1 to 1000, strictly decreasing"},
         {"dit.steps=1001", "dit.steps = 1001: 1 to 5 integers"},

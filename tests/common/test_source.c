@@ -27,6 +27,14 @@ static void link_golden(const char *from, const char *to)
     assert_int_equal(symlink(target, scratch_path(to)), 0);
 }
 
+static void link_tokenizer(void)
+{
+    char real[PATH_MAX];
+    assert_non_null(realpath("tests/golden/tokenizer/plain", real));
+    assert_int_equal(mkdir(scratch_path("google"), 0700), 0);
+    assert_int_equal(symlink(real, scratch_path("google/umt5-xxl")), 0);
+}
+
 static void clear(void)
 {
     char command[64];
@@ -49,7 +57,10 @@ static void test_random_weights_need_no_file(void **state)
     conf_default(&a);
     conf_default(&b);
     want_ok(source_resolve(&a));
+    memset(b.text.tokenizer, 0, sizeof b.text.tokenizer);
+    strcpy(b.text.tokenizer, "bytes");
     assert_memory_equal(&a, &b, sizeof a);
+    want_ok(source_check_tokenizer(&a));
     assert_string_equal(source_path(&a, "dit"), "");
 }
 
@@ -66,8 +77,14 @@ static void test_folders(void **state)
     link_golden("dump.pt", "diffusion_pytorch_model.safetensors"); /* content, not the name */
     conf_default(&c);
     set(&c, "model.wan=%s", scratch_dir);
+    want_fails(source_resolve(&c), ERR_NOINPUT, "google/umt5-xxl: No such file");
+    link_tokenizer();
+    conf_default(&c);
+    set(&c, "model.wan=%s", scratch_dir);
     want_ok(source_resolve(&c));
     check_is(c.model.text, "model.pt");
+    assert_non_null(strstr(c.text.tokenizer, "/tests/golden/tokenizer/plain"));
+    assert_int_equal(strlen(c.text.tokenizer_id), 64);
     check_is(c.model.vae, "parameters.pt");
     check_is(c.model.dit, "dump.pt");
     assert_string_equal(c.model.lora, "");
@@ -181,11 +198,72 @@ static void test_identity(void **state)
     clear();
 }
 
+static void put(const char *name, const char *text)
+{
+    FILE *f = fopen(scratch_path(name), "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void tokenizer_of(struct conf *c, const char *path)
+{
+    conf_default(c);
+    set(c, "text.tokenizer=%s", path);
+    want_ok(source_resolve(c));
+}
+
+/* Its identity is that of every file it reads, wherever they are; another one is another key. */
+static void test_tokenizer(void **state)
+{
+    (void)state;
+    struct conf a, b;
+    uint8_t key_a[PROMPT_KEY_BYTES], key_b[PROMPT_KEY_BYTES];
+    clear();
+    put("spiece.model", "x");
+    tokenizer_of(&a, scratch_dir);
+    want_ok(source_check_tokenizer(&a));
+    tokenizer_of(&b, scratch_path("spiece.model"));
+    assert_string_equal(a.text.tokenizer_id, b.text.tokenizer_id);
+    prompt_key(&a, "p", key_a);
+    prompt_key(&b, "p", key_b);
+    assert_memory_equal(key_a, key_b, sizeof key_a);
+    b = a;
+    want_ok(source_resolve(&b));
+    assert_memory_equal(&a, &b, sizeof a);
+
+    const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "spiece.model"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        put(names[i], "y");
+        want_fails(source_check_tokenizer(&a), ERR_DATA, "is not what it was");
+        tokenizer_of(&b, scratch_dir);
+        prompt_key(&a, "p", key_a);
+        prompt_key(&b, "p", key_b);
+        assert_memory_not_equal(key_a, key_b, sizeof key_a);
+        a = b;
+        want_ok(source_check_tokenizer(&a));
+    }
+    unlink(scratch_path("spiece.model"));
+    conf_default(&a);
+    set(&a, "text.tokenizer=%s", scratch_dir);
+    want_fails(source_resolve(&a), ERR_NOINPUT, "text.tokenizer: ");
+    clear();
+    conf_default(&a);
+    set(&a, "text.tokenizer=%s", scratch_path("none"));
+    want_fails(source_resolve(&a), ERR_NOINPUT, "text.tokenizer: ");
+    conf_default(&a);
+    set(&a, "text.tokenizer=bytes");
+    set(&a, "model.text=tests/golden/checkpoints/torch-2.1/model.pt");
+    want_ok(source_resolve(&a));
+    assert_string_equal(a.text.tokenizer, "bytes");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_random_weights_need_no_file),
         TEST(test_folders),
+        TEST(test_tokenizer),
         TEST(test_refusals),
         TEST(test_identity),
     };

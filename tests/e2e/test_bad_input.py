@@ -166,6 +166,22 @@ def test_nobody_there(tmp):
     expect(["prompt", "", "--run", run_dir], 65, "empty")
 
 
+def test_tokenizer(tmp):
+    golden = os.path.join(os.path.dirname(__file__), "..", "golden", "tokenizer", "plain")
+    args = ["generate", "-c", NANO, "--prompt", "x", "-o", os.path.join(tmp, "v.y4m"), "--set"]
+    with open(os.path.join(golden, "spiece.model"), "rb") as f:
+        model = f.read()
+    for name, data in (("empty", b""), ("junk", b"\xff" * 3000), ("torn", model[:-1000])):
+        expect(args + ["text.tokenizer=" + write(tmp, name, data)], 65, name)
+    expect(args + ["text.tokenizer=" + os.path.join(tmp, "none")], 66, "none")
+    expect(args + ["text.tokenizer=" + tmp], 66, "spiece.model")
+    expect(args + ["text.tokenizer=" + golden], 78, r"text\.vocab = 128")
+    os.mkdir(os.path.join(tmp, "t"))
+    write(tmp, "t/spiece.model", model)
+    write(tmp, "t/tokenizer.json", "{")
+    expect(args + ["text.tokenizer=" + os.path.join(tmp, "t")], 65, r"tokenizer\.json:1")
+
+
 def test_run_directory(tmp):
     """A directory that is not ours is not touched."""
     other = os.path.join(tmp, "precious")
@@ -185,4 +201,4 @@ def test_programs_alone(tmp):
 
 TESTS = [test_command_line, test_config, test_prompts,
          test_cut_prompt_is_told_to_the_asker, test_scripts, test_outputs, test_mp4_without_its_plugin, test_doctor,
-         test_nobody_there, test_run_directory, test_programs_alone]
+         test_nobody_there, test_tokenizer, test_run_directory, test_programs_alone]
