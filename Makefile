@@ -93,8 +93,8 @@ endif
 endif
 LIBS_IPC     := -lmsgpackc
 LIBS_SOCK    := -lzmq
-LIBS_COMMON  := -linih -ljansson -lsodium -lm -ldl
-LIBS_TEXT    := -lsentencepiece -lstdc++ -lutf8proc
+LIBS_COMMON  := -linih -ljansson -lsodium -lutf8proc -lm -ldl
+LIBS_TEXT    := -lsentencepiece -lstdc++
 
 .PHONY: all demo test test-full bench bundle deps deps-full build clean docs format FORCE
 .DEFAULT_GOAL := all
@@ -237,7 +237,7 @@ $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 # it can watch: built apart.
 $(B)/tests/fuzz/test_%: $(B)/tests/fuzz/test_%.o $(B)/tests/fuzz/replay.o $(B)/tests/check.o \
                         $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
-	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
+	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 
 F := build/fuzz
 FUZZ_FLAGS := -std=c11 -D_GNU_SOURCE -O1 -g -I. -Wall -Wextra -fno-omit-frame-pointer \
@@ -246,7 +246,8 @@ FUZZ_SRC := $(wildcard tests/fuzz/test_*.c)
 FUZZ_LIB := $(patsubst %.c,$(F)/%.o,$(filter-out common/dev_cuda.c,$(wildcard common/*.c)) \
               $(wildcard ipc/*.c procs/*/plan.c) \
               procs/supervisor/script.c procs/supervisor/watch.c procs/gateway/pace.c \
-              procs/keeper/keeperd.c procs/keeper/vault.c)
+              procs/keeper/keeperd.c procs/keeper/vault.c procs/text/charsmap.c \
+              procs/text/unigram.c) $(F)/procs/text/spm.o
 .PHONY: fuzz fuzz-build
 fuzz:
 	@bash tests/fuzz.sh $(or $(T),30) $(FUZZ)
@@ -256,12 +257,16 @@ $(F)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	@echo 'CLANG $<'
 	@clang $(FUZZ_FLAGS) -MMD -MP -c $< -o $@
+$(F)/%.o: %.cc Makefile
+	@mkdir -p $(@D)
+	@echo 'CLANG $<'
+	@clang++ $(subst c11,c++17,$(FUZZ_FLAGS)) -MMD -MP -c $< -o $@
 $(F)/libfuzz.a: $(FUZZ_LIB)
 	@rm -f $@; ar rcs $@ $^
 $(F)/bin/fuzz-%: $(F)/tests/fuzz/test_%.o $(F)/libfuzz.a
 	@mkdir -p $(@D)
 	@echo 'LD $@'
-	@clang -fsanitize=fuzzer,address,undefined $^ $(LIBS_IPC) $(LIBS_COMMON) -o $@
+	@clang++ -fsanitize=fuzzer,address,undefined $^ $(LIBS_TEXT) $(LIBS_IPC) $(LIBS_COMMON) -o $@
 
 bench: deps
 	@$(MAKE) --no-print-directory -j2 all benches

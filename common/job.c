@@ -47,13 +47,17 @@ static const char *text(const char *s)
     return s ? s : "";
 }
 
+static json_t *pack_prompt(const struct job_prompt *p)
+{
+    return json_pack("{s:s, s:I, s:b, s:b}", "text", p->text, "at_block", (json_int_t)p->at_block,
+                     "rebuild", p->is_rebuild, "clean", p->is_clean);
+}
+
 static json_t *pack_video(const struct job_video *v)
 {
     json_t *prompts = json_array();
     for (int32_t i = 0; i < v->n_prompts; i++)
-        if (json_array_append_new(prompts, json_pack("{s:s, s:I, s:b}", "text", v->prompts[i].text,
-                                                     "at_block", (json_int_t)v->prompts[i].at_block,
-                                                     "rebuild", v->prompts[i].is_rebuild)) < 0) {
+        if (json_array_append_new(prompts, pack_prompt(&v->prompts[i])) < 0) {
             json_decref(prompts);
             return NULL;
         }
@@ -146,13 +150,13 @@ out:
     return e;
 }
 
-static err_t copy_prompt(const json_t *j, char **text)
+static err_t copy_prompt(const json_t *j, bool is_clean, char **text)
 {
-    char clean[PROMPT_BYTES_MAX + 1];
     err_t e = OK;
+    if (is_clean) return copy_text(j, "text", PROMPT_BYTES_MAX, text);
     if (!json_is_string(j)) return FAIL(ERR_DATA, "a prompt is not a string");
-    TRY(prompt_clean(json_string_value(j), json_string_length(j), clean, sizeof clean));
-    *text = strdup(clean);
+    TRY(prompt_check(json_string_value(j), json_string_length(j)));
+    *text = strdup(json_string_value(j));
     if (!*text) return FAIL(ERR_NOMEM, "a prompt");
 out:
     return e;
@@ -160,7 +164,7 @@ out:
 
 static err_t read_prompts(const json_t *o, struct job_video *v)
 {
-    static const char *const keys[] = {"text", "at_block", "rebuild"};
+    static const char *const keys[] = {"text", "at_block", "rebuild", "clean"};
     err_t e = OK;
     json_t *a = NULL;
     int64_t last = -1;
@@ -169,8 +173,9 @@ static err_t read_prompts(const json_t *o, struct job_video *v)
     if (!v->prompts) return FAIL(ERR_NOMEM, "prompts");
     for (size_t i = 0; i < json_array_size(a); i++) {
         struct job_prompt *p = &v->prompts[v->n_prompts++];
-        TRY(check_keys(json_array_get(a, i), keys, 3));
-        TRY(copy_prompt(json_object_get(json_array_get(a, i), "text"), &p->text));
+        TRY(check_keys(json_array_get(a, i), keys, 4));
+        p->is_clean = json_is_true(json_object_get(json_array_get(a, i), "clean"));
+        TRY(copy_prompt(json_object_get(json_array_get(a, i), "text"), p->is_clean, &p->text));
         TRY(get_int(json_array_get(a, i), "at_block", -1, &p->at_block));
         p->is_rebuild = json_is_true(json_object_get(json_array_get(a, i), "rebuild"));
         if (p->at_block >= 0 && p->at_block <= last)
@@ -229,7 +234,7 @@ static err_t read_lists(const json_t *o, struct job *j)
         if (e != OK) return err_prefix(e, "video %zu", i);
     }
     for (size_t i = 0; i < json_array_size(prewarm); i++)
-        TRY(copy_prompt(json_array_get(prewarm, i), &j->prewarm[j->n_prewarm++]));
+        TRY(copy_prompt(json_array_get(prewarm, i), false, &j->prewarm[j->n_prewarm++]));
 out:
     return e;
 }

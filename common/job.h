@@ -14,9 +14,10 @@
 enum { JOB_VIDEOS_MAX = 65536, JOB_PROMPTS_MAX = 16384 };
 
 struct job_prompt {
-    char *text;       /* clean: as prompt_clean leaves it */
+    char *text;       /* as it was given, and prompt_check takes it; or clean */
     int64_t at_block; /* counted from the session's first block; -1: as soon as possible */
     bool is_rebuild;  /* a replay: there the KV cache had been lost */
+    bool is_clean;    /* a replay: from a ledger, where texts are; cleaned again it may differ */
 };
 
 struct job_video {

@@ -3,7 +3,10 @@
 
 #include <sodium.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "common/clean.h"
 
 _Static_assert(crypto_hash_sha256_BYTES == PROMPT_KEY_BYTES, "a key is one SHA-256");
 
@@ -29,20 +32,9 @@ static size_t decode(const uint8_t *s, size_t n, uint32_t *cp)
     return len;
 }
 
-/* White space as Python's str.isspace, which the reference's cleaning follows. */
-static bool is_space(uint32_t cp)
-{
-    return (cp >= 0x09 && cp <= 0x0D) || (cp >= 0x1C && cp <= 0x20) || cp == 0x85 || cp == 0xA0 ||
-           cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 ||
-           cp == 0x202F || cp == 0x205F || cp == 0x3000;
-}
-
-err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap)
+static err_t check_bytes(const char *text, size_t n_bytes)
 {
     const uint8_t *s = (const uint8_t *)text;
-    size_t n = 0;
-    bool is_gap = false;
-    MUST(cap > PROMPT_BYTES_MAX);
     if (n_bytes > PROMPT_BYTES_MAX)
         return FAIL(ERR_DATA, "prompt of %zu bytes: at most %d", n_bytes, PROMPT_BYTES_MAX);
     for (size_t i = 0; i < n_bytes;) {
@@ -50,19 +42,32 @@ err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap)
         const size_t len = decode(s + i, n_bytes - i, &cp);
         if (len == 0) return FAIL(ERR_DATA, "prompt is not UTF-8 at byte %zu", i + 1);
         if (cp == 0) return FAIL(ERR_DATA, "prompt has NUL at byte %zu", i + 1);
-        if (is_space(cp)) {
-            is_gap = true;
-        } else {
-            if (is_gap && n > 0) out[n++] = ' ';
-            is_gap = false;
-            memcpy(out + n, s + i, len);
-            n += len;
-        }
         i += len;
     }
-    if (n == 0) return FAIL(ERR_DATA, "prompt is empty");
-    out[n] = '\0';
     return OK;
+}
+
+err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap)
+{
+    err_t e = OK;
+    char *clean = NULL;
+    size_t n = 0;
+    MUST(cap > PROMPT_BYTES_MAX);
+    TRY(check_bytes(text, n_bytes));
+    TRY(clean_text(text, n_bytes, &clean, &n));
+    if (n == 0) e = FAIL(ERR_DATA, "prompt is empty");
+    else if (n > PROMPT_BYTES_MAX)
+        e = FAIL(ERR_DATA, "prompt of %zu bytes, once cleaned: at most %d", n, PROMPT_BYTES_MAX);
+    else memcpy(out, clean, n + 1);
+out:
+    free(clean);
+    return e;
+}
+
+err_t prompt_check(const char *text, size_t n_bytes)
+{
+    char clean[PROMPT_BYTES_MAX + 1];
+    return prompt_clean(text, n_bytes, clean, sizeof clean);
 }
 
 /* Lengths before bytes, and numbers of fixed width: no two lists of parts give the same bytes. */

@@ -10,10 +10,14 @@
 
 enum { PROMPT_BYTES_MAX = 16384, PROMPT_KEY_BYTES = 32 };
 
-/* Refuses (ERR_DATA, one sentence) an empty prompt, one over PROMPT_BYTES_MAX bytes, one that is
- * not UTF-8, one with NUL. Writes the cleaned text, NUL-terminated, to out (cap >
- * PROMPT_BYTES_MAX): runs of white space become one space, none at the ends. */
+/* Refuses (ERR_DATA, one sentence) a prompt that is empty, over PROMPT_BYTES_MAX bytes, not UTF-8,
+ * or has NUL. Writes the cleaned text (see clean.h), NUL-terminated, to out (cap >
+ * PROMPT_BYTES_MAX). Cleaning twice is not cleaning once: it is done where a prompt enters the
+ * ledger, and nowhere before. */
 MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t cap);
+
+/* The same refusals, for those before the ledger. */
+MUST_USE err_t prompt_check(const char *text, size_t n_bytes);
 
 /* SHA-256 of tokenizer (its identity), text encoder (weights identity and shape) and cleaned text.
  */

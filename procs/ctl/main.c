@@ -172,7 +172,6 @@ out:
 
 static err_t end_line(struct ctl *c)
 {
-    char clean[PROMPT_BYTES_MAX + 1];
     err_t e = OK;
     const int32_t n = c->n_line;
     const bool was_cut = c->is_cut;
@@ -184,11 +183,11 @@ static err_t end_line(struct ctl *c)
         return OK;
     }
     if (strspn(c->line, " \t\r") == (size_t)n) return OK; /* nothing said */
-    if (prompt_clean(c->line, (size_t)n, clean, sizeof clean) != OK) {
+    if (prompt_check(c->line, (size_t)n) != OK) {
         fprintf(stderr, "longlived: %s\n", err_text());
         return OK;
     }
-    TRY(request(c, MSG_PROMPT, clean));
+    TRY(request(c, MSG_PROMPT, c->line));
 out:
     return e;
 }
@@ -235,7 +234,6 @@ static err_t run(int argc, char **argv)
 {
     static struct ctl c;
     err_t e = OK;
-    char clean[PROMPT_BYTES_MAX + 1];
     const char *verb = argc > 1 ? argv[1] : "";
     const bool is_prompt = strcmp(verb, "prompt") == 0, is_feed = strcmp(verb, "feed") == 0;
     if (argc == 2 && strcmp(verb, "messages") == 0) {
@@ -244,9 +242,9 @@ static err_t run(int argc, char **argv)
     }
     if (argc != (is_feed ? 4 : 5) || strcmp(argv[2], "--run") != 0)
         return FAIL(ERR_USAGE, "%s", usage);
-    if (is_prompt) TRY(prompt_clean(argv[4], strlen(argv[4]), clean, sizeof clean));
+    if (is_prompt) TRY(prompt_check(argv[4], strlen(argv[4])));
     TRY(client_open(&c.client, argv[3]));
-    if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, clean));
+    if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, argv[4]));
     else if (is_feed) TRY(feed(&c));
     else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, argv[4]));
     else e = FAIL(ERR_USAGE, "%s", usage);

@@ -97,7 +97,8 @@ static void count_lookup(struct session *s, const uint8_t *key)
 }
 
 struct wish {
-    const char *clean; /* text */
+    const char *text;
+    bool is_clean;
     int64_t session, at_block;
     uint64_t request;
     bool is_rebuild;
@@ -107,10 +108,13 @@ struct wish {
 static err_t append_script(struct session *s, const struct wish *w)
 {
     err_t e = OK;
+    char clean[PROMPT_BYTES_MAX + 1];
     struct ledger *l = s->ledger;
     const uint64_t n = ledger_read(&page(s)->n_scripts);
-    const uint32_t n_bytes = (uint32_t)strlen(w->clean);
     struct ledger_script *r = &l->scripts[n];
+    if (w->is_clean) memcpy(clean, w->text, strlen(w->text) + 1);
+    else TRY(prompt_clean(w->text, strlen(w->text), clean, sizeof clean));
+    const uint32_t n_bytes = (uint32_t)strlen(clean);
     if (n == LEDGER_SCRIPTS_MAX)
         return FAIL(ERR_LIMIT, "this pipeline has taken %llu prompts: restart it",
                     (unsigned long long)n);
@@ -121,7 +125,7 @@ static err_t append_script(struct session *s, const struct wish *w)
                                 .n_text_bytes = n_bytes,
                                 .asked_ns = now_ns()};
     if (w->key) memcpy(r->key, w->key, sizeof r->key);
-    else prompt_key(&s->st->conf, w->clean, r->key);
+    else prompt_key(&s->st->conf, clean, r->key);
     const int64_t known = find_text(l, r->key, n_bytes);
     const uint64_t n_text = ledger_read(&page(s)->n_text_bytes);
     r->text_at = (uint32_t)(known >= 0 ? known : (int64_t)n_text);
@@ -129,7 +133,7 @@ static err_t append_script(struct session *s, const struct wish *w)
         if (n_text + n_bytes > LEDGER_TEXT_BYTES)
             return FAIL(ERR_LIMIT, "this pipeline has taken %llu bytes of prompts: restart it",
                         (unsigned long long)n_text);
-        memcpy(l->texts + n_text, w->clean, n_bytes);
+        memcpy(l->texts + n_text, clean, n_bytes);
         ledger_publish(&page(s)->n_text_bytes, n_text + n_bytes);
         TRY(fault(FAULT_GATEWAY_TEXT));
     }
@@ -156,7 +160,8 @@ static err_t append_scripts(struct session *s)
         const struct job_prompt *p = &v->prompts[i];
         if (embeds) prompt_embed_key(file_id, i, key);
         const struct wish w = {
-            .clean = p->text,
+            .text = p->text,
+            .is_clean = p->is_clean,
             .session = s->at,
             .at_block = p->at_block < 0 ? SCRIPT_ASAP : record(s)->first_block + p->at_block,
             .is_rebuild = p->is_rebuild,
@@ -353,9 +358,9 @@ static err_t accept_job(struct session *s, bool *did_work)
     if (plan == GATEWAY_JOB_RESUME) return OK;
     ledger_publish(&page(s)->job_error, 0);
     for (int32_t i = 0; i < s->job->n_prewarm; i++)
-        TRY(append_script(s, &(struct wish){.clean = s->job->prewarm[i],
-                                            .session = -1,
-                                            .at_block = SCRIPT_PREWARM}));
+        TRY(append_script(
+            s,
+            &(struct wish){.text = s->job->prewarm[i], .session = -1, .at_block = SCRIPT_PREWARM}));
     ledger_publish(&page(s)->job, s->job->id);
     e = fault(FAULT_GATEWAY_JOB_ACCEPTED);
 out:
@@ -499,16 +504,14 @@ int32_t session_wait_ms(const struct session *s)
 err_t session_prompt(struct session *s, const char *text, uint64_t request, int64_t *script)
 {
     err_t e = OK;
-    static char clean[PROMPT_BYTES_MAX + 1];
     *script = gateway_find_request(s->ledger, request);
     if (*script >= 0) return OK;
     if (!s->job || s->at < 0) return FAIL(ERR_NONE, "no session runs");
     if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
     if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
-    TRY(prompt_clean(text, strlen(text), clean, sizeof clean));
     TRY(append_script(
         s, &(struct wish){
-               .clean = clean, .session = s->at, .at_block = SCRIPT_ASAP, .request = request}));
+               .text = text, .session = s->at, .at_block = SCRIPT_ASAP, .request = request}));
     *script = (int64_t)ledger_read(&page(s)->n_scripts) - 1;
     ring_all(s);
 out:

@@ -78,14 +78,13 @@ out:
 
 static err_t one_prompt(const char *text, int64_t at_block, struct job_video *v)
 {
-    char clean[PROMPT_BYTES_MAX + 1];
-    err_t e = prompt_clean(text, strlen(text), clean, sizeof clean);
+    err_t e = prompt_check(text, strlen(text));
     if (e != OK) return err_prefix(e, "--prompt");
     v->prompts = calloc(1, sizeof *v->prompts);
     if (!v->prompts) return FAIL(ERR_NOMEM, "prompt");
     v->n_prompts = 1;
     v->prompts[0].at_block = at_block;
-    v->prompts[0].text = strdup(clean);
+    v->prompts[0].text = strdup(text);
     return v->prompts[0].text ? OK : FAIL(ERR_NOMEM, "prompt");
 }
 

@@ -21,14 +21,14 @@ static err_t check_session(const char *run)
 
 err_t cmd_prompt(const struct args *a, const char *bin_dir)
 {
-    char run[RUNDIR_PATH_MAX], path[300], clean[PROMPT_BYTES_MAX + 1];
+    char run[RUNDIR_PATH_MAX], path[300];
     err_t e = OK;
-    TRY(prompt_clean(a->word, strlen(a->word), clean, sizeof clean));
+    TRY(prompt_check(a->word, strlen(a->word)));
     TRY(pipeline_run(run, a, bin_dir, "main"));
     TRY(check_session(run));
     snprintf(path, sizeof path, "%s/longlived-ctl", bin_dir);
     fflush(NULL);
-    execl(path, path, "prompt", "--run", run, clean, (char *)NULL);
+    execl(path, path, "prompt", "--run", run, a->word, (char *)NULL);
     e = FAIL(ERR_NOINPUT, "cannot run %s: %s", path, strerror(errno));
 out:
     return e;

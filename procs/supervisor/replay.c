@@ -23,6 +23,7 @@ static err_t add_prompt(struct job_video *v, const struct ledger *l,
     struct job_prompt *p = &v->prompts[v->n_prompts++];
     p->at_block = d->block - first_block;
     p->is_rebuild = d->kind == DECISION_REBUILD;
+    p->is_clean = true;
     p->text = strndup(l->texts + s->text_at, s->n_text_bytes);
     return p->text ? OK : FAIL(ERR_NOMEM, "prompt");
 }

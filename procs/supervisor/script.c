@@ -122,13 +122,12 @@ static err_t check_keys(const json_t *o)
     return OK;
 }
 
-/* Cleans one prompt to the end of the video's list. */
+/* One prompt to the end of the video's list. */
 static err_t add_prompt(struct job_video *v, const char *text, size_t n_bytes)
 {
-    char clean[PROMPT_BYTES_MAX + 1];
     err_t e = OK;
-    TRY(prompt_clean(text, n_bytes, clean, sizeof clean));
-    v->prompts[v->n_prompts].text = strdup(clean);
+    TRY(prompt_check(text, n_bytes));
+    v->prompts[v->n_prompts].text = strndup(text, n_bytes);
     if (!v->prompts[v->n_prompts].text) return FAIL(ERR_NOMEM, "a prompt");
     v->n_prompts++;
 out:

@@ -13,7 +13,10 @@ static void test_written_and_read_back(void **state)
 {
     (void)state;
     struct job_prompt p0[] = {
-        {"a \"cat\"\\ \xF0\x9F\x90\x88", 0, false}, {"b", 14, true}, {"now", -1, false}};
+        {"a \"cat\"\\ \xF0\x9F\x90\x88", 0, false, false},
+        {"&nbsp;", 14, true, true}, /* cleaned once more it would be empty */
+        {"now", -1, false, false},
+    };
     struct job_video videos[] = {
         {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt", "n", "e", "l"},
         {p0 + 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL},
@@ -43,6 +46,7 @@ static void test_written_and_read_back(void **state)
             assert_string_equal(a->prompts[k].text, v->prompts[k].text);
             assert_true(a->prompts[k].at_block == v->prompts[k].at_block);
             assert_int_equal(a->prompts[k].is_rebuild, v->prompts[k].is_rebuild);
+            assert_int_equal(a->prompts[k].is_clean, v->prompts[k].is_clean);
         }
     }
     assert_string_equal(again->prewarm[1], "two");
@@ -54,7 +58,7 @@ static void test_written_and_read_back(void **state)
 static void test_what_cannot_be_written(void **state)
 {
     (void)state;
-    struct job_prompt p[] = {{"a", 5, false}, {"b", 5, false}};
+    struct job_prompt p[] = {{"a", 5, false, false}, {"b", 5, false, false}};
     struct job_video v = {p, 2, 9, 0, "", "", "", "", ""};
     struct job job = {1, false, &v, 1, NULL, 0};
     const char *path = scratch_path("bad.json");

@@ -13,9 +13,10 @@ BLOCKS = "40"
 
 
 def script(tmp):
+    """The second prompt is "&amp; b" once clean, and would be "& b" cleaned again."""
     path = os.path.join(tmp, "recovery.jsonl")
     with open(path, "w") as f:
-        f.write(json.dumps({"prompts": ["a", "b", "c"], "switch": [6, 45]}) + "\n")
+        f.write(json.dumps({"prompts": ["a", "&amp;amp;amp; b", "c"], "switch": [6, 45]}) + "\n")
     return path
 
 

@@ -146,9 +146,9 @@ static void run_job(bool kills)
 /* --- jobs ----------------------------------------------------------------------------------------
  */
 
-static struct job_prompt script_a[] = {{(char *)(uintptr_t) "a dog", 0, false},
-                                       {(char *)(uintptr_t) "a cat", 2, false}};
-static struct job_prompt script_b[] = {{(char *)(uintptr_t) "a dog", 0, false}};
+static struct job_prompt script_a[] = {{(char *)(uintptr_t) "a dog", 0, false, false},
+                                       {(char *)(uintptr_t) "a cat", 2, false, false}};
+static struct job_prompt script_b[] = {{(char *)(uintptr_t) "a dog", 0, false, false}};
 static char out_a[128], out_b[128], hashes_a[128], latents_a[128];
 static char none[1];
 static char *prewarm[] = {(char *)(uintptr_t) "warm"};

@@ -65,6 +65,7 @@ static void check_prompt(const struct job_prompt *p, const char *text, int64_t a
     assert_string_equal(p->text, text);
     assert_int_equal(p->at_block, at);
     assert_int_equal(p->is_rebuild, is_rebuild);
+    assert_true(p->is_clean);
 }
 
 static void test_decisions_become_a_script(void **state)

@@ -71,7 +71,7 @@ static void test_jsonl(void **state)
                       &conf, &v, &n));
     assert_int_equal(n, 6);
     assert_int_equal(v[0].n_prompts, 1);
-    assert_string_equal(v[0].prompts[0].text, "a cat");
+    assert_string_equal(v[0].prompts[0].text, " a  cat "); /* cleaned where it enters the ledger */
     assert_int_equal(v[0].prompts[0].at_block, 0);
     assert_int_equal(v[0].n_blocks, 80);
     assert_int_equal(v[0].seed, 9);
