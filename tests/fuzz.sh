@@ -18,7 +18,7 @@ make --no-print-directory -j2 fuzz-build >build/test-logs/fuzz-build.log 2>&1 ||
 one() { # one NAME
     local log=build/test-logs/fuzz-$1.log
     mkdir -p "build/fuzz/corpus/$1" "build/fuzz/crashes/$1"
-    if build/fuzz/bin/fuzz-"$1" -max_total_time="$seconds" -rss_limit_mb=512 -timeout=10 \
+    if build/fuzz/bin/fuzz-"$1" -max_total_time="$seconds" -rss_limit_mb=512 -timeout=25 \
         -malloc_limit_mb=512 -max_len=8192 -print_final_stats=1 -verbosity=1 \
         -artifact_prefix="build/fuzz/crashes/$1/" "build/fuzz/corpus/$1" "tests/fuzz/corpus/$1" \
         >"$log" 2>&1 </dev/null; then

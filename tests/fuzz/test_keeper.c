@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "common/log.h"
 #include "ipc/keeper.h"
 #include "procs/keeper/keeperd.h"
 
@@ -25,6 +26,7 @@ static int connected(void)
     if (!keeper) {
         strcpy(dir, "/dev/shm/longlived-fuzz-XXXXXX");
         setenv("LONGLIVED_LOG", "error", 1);
+        log_open("fuzz");
         MUST(mkdtemp(dir) && keeperd_open(&keeper, dir) == OK && atexit(end) == 0);
     }
     snprintf(at.sun_path, sizeof at.sun_path, "%s/keeper.sock", dir);
