@@ -21,7 +21,7 @@ def test_prompts_from_stdin_and_command(tmp):
     with Serve(tmp) as s:
         s.p.stdin.write(b"a red ball\n")
         s.p.stdin.flush()
-        wait_for("the first receipt", 20, lambda: "block 0" in s.err())
+        wait_for("the first decision", 20, lambda: status(s.run_dir)["counters"]["decisions"] == 1)
         block, _ = s.prompt("a blue cube")
         check(block >= 1, "a later block:", block)
         again, _ = s.prompt("rain")
