@@ -16,12 +16,18 @@
 #include "common/log.h"
 #include "common/source.h"
 
-static volatile sig_atomic_t got_term;
+static volatile sig_atomic_t got_term, got_hup;
 
 static void on_term(int sig)
 {
     (void)sig;
     got_term = 1;
+}
+
+static void on_hup(int sig)
+{
+    (void)sig;
+    got_hup = 1;
 }
 
 static err_t parse_args(int argc, char **argv, const char **run_dir, int *ready_fd)
@@ -54,11 +60,12 @@ static void exec_without_spinning(char **argv)
 
 static void arm_signals(void)
 {
-    struct sigaction term = {.sa_handler = on_term};
+    struct sigaction term = {.sa_handler = on_term}, hup = {.sa_handler = on_hup};
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     sigaction(SIGTERM, &term, NULL);
+    sigaction(SIGHUP, &hup, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGINT, SIG_IGN); /* a terminal's ^C is for the supervisor, which then drains */
     signal(SIGALRM, SIG_DFL);
@@ -149,7 +156,7 @@ static err_t stage_loop(struct stage *st, void *self, const struct stage_def *de
 {
     err_t e = OK;
     bool is_done = false;
-    while (!is_done) {
+    while (!is_done && !got_hup) {
         bool did_work = false;
         st->is_draining = got_term != 0;
         TRY(def->step(st, self, &did_work, &is_done));

@@ -2,8 +2,9 @@
  *
  * A stage is a plain foreground program: `longlived-NAME --run DIR [--ready-fd N]`. It reads
  * DIR/config.ini, takes the lease on its name, opens its model and regions, writes a newline to the
- * ready fd, and then works in steps until SIGTERM (which drains) or until the keeper is gone. On a
- * fault it logs one line (`ev=exit status=NN msg="..."`) and exits with the status of the code.
+ * ready fd, and then works in steps until SIGTERM (which drains), SIGHUP (which ends it before its
+ * next unit, for a successor) or until the keeper is gone. On a fault it logs one line (`ev=exit
+ * status=NN msg="..."`) and exits with the status of the code.
  *
  * The ledger's counters say what work there is; bells only shorten the wait for it.
  */

@@ -119,8 +119,9 @@ static void print_table(const json_t *o)
     const char *key;
     size_t i;
     int n = 0;
-    printf("%s  %s  pid %lld  up %.0f s\n\n", text(o, "run"), text(o, "state"), integer(o, "pid"),
-           json_number_value(json_object_get(o, "up_s")));
+    printf("%s  %s  pid %lld  up %.0f s  requests refused %lld\n\n", text(o, "run"),
+           text(o, "state"), integer(o, "pid"), json_number_value(json_object_get(o, "up_s")),
+           integer(o, "control_refused"));
     printf("%-9s%-10s%8s%5s%10s  %-12s%-9s%8s%10s%10s\n", "process", "state", "pid", "inc",
            "restarts", "last exit", "phase", "unit", "ms/unit", "beat ms");
     json_array_foreach(json_object_get(o, "processes"), i, p)

@@ -30,6 +30,7 @@ err_t control_open(struct control *c, const char *run_dir)
     err_t e = OK;
     for (int i = 0; i < CONTROL_CONNS; i++) c->conns[i].fd = -1;
     c->listen_fd = -1;
+    c->n_refused = 0;
     TRY(address(&a, run_dir));
     c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     unlink(a.sun_path);
@@ -75,6 +76,7 @@ static void take_new(struct control *c, int64_t at_ns)
         if (i == CONTROL_CONNS) {
             send(fd, "error 75 busy\n", 14, MSG_NOSIGNAL | MSG_DONTWAIT);
             close(fd);
+            c->n_refused++;
             continue;
         }
         c->conns[i].fd = fd;
@@ -114,7 +116,9 @@ bool control_next(struct control *c, int64_t at_ns, struct control_request *out)
             return true;
         }
         const bool is_over = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
-        if (is_over || room == n || at_ns - c->conns[i].since_ns > CONTROL_NS) drop(c, i);
+        if (!is_over && room != n && at_ns - c->conns[i].since_ns <= CONTROL_NS) continue;
+        c->n_refused++;
+        drop(c, i);
     }
     return false;
 }
@@ -127,6 +131,12 @@ void control_answer(struct control *c, int32_t conn, const char *text)
      */
     send(c->conns[conn].fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
     drop(c, conn);
+}
+
+void control_refuse(struct control *c, int32_t conn, const char *text)
+{
+    c->n_refused++;
+    control_answer(c, conn, text);
 }
 
 static err_t read_all(int fd, int32_t wait_ms, char *out, size_t cap)

@@ -28,6 +28,7 @@ struct control {
         int64_t since_ns;
         char line[CONTROL_LINE_MAX];
     } conns[CONTROL_CONNS];
+    uint64_t n_refused; /* connections: too many, without a whole line, or with no request in it */
 };
 
 struct control_request {
@@ -47,6 +48,9 @@ bool control_next(struct control *c, int64_t at_ns, struct control_request *out)
 
 /* Sends the text and ends the connection. */
 void control_answer(struct control *c, int32_t conn, const char *text);
+
+/* The same for what is no request, which is counted. */
+void control_refuse(struct control *c, int32_t conn, const char *text);
 
 /* --- the other end ---------------------------------------------------------------------------- */
 

@@ -169,8 +169,8 @@ static void act(struct super *s, enum super_proc i, enum policy_action action)
             tell(s, i, "starts again");
         }
         break;
-    case ACTION_TERM:
-        child_signal(&p->child, SIGTERM);
+    case ACTION_TERM: /* a stage that is to come again ends before its next unit */
+        child_signal(&p->child, p->policy.is_wanted && i != PROC_KEEPER ? SIGHUP : SIGTERM);
         break;
     case ACTION_ABORT:
         tell(s, i, "no sign of life, ended");
@@ -219,16 +219,10 @@ static void conclude_death(struct super *s, enum super_proc i, const struct poli
     conclude(s, ERR_GAVE_UP, text);
 }
 
-/* The gateway takes SIGTERM for the end of its session: one that comes again is killed. */
-static enum policy_event end_of(enum super_proc i)
-{
-    return i == PROC_GATEWAY ? EVENT_END_KILL : EVENT_END;
-}
-
 static void keeper_died(struct super *s)
 {
     /* Whatever it held for them is gone with it: they end, and come again after it. */
-    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) do_event(s, i, end_of(i));
+    for (enum super_proc i = PROC_TEXT; i < PROCS; i++) do_event(s, i, EVENT_END);
     ledger_unmap(&s->ledger);
 }
 
@@ -350,7 +344,8 @@ static void answer_status(struct super *s, int32_t conn)
                              (unsigned long long)p->policy.n_deaths, p->last_exit,
                              (unsigned long long)p->log.n_dropped);
     }
-    snprintf(text + n, sizeof text - n, "]}\n");
+    snprintf(text + n, sizeof text - n, "],\"control_refused\":%llu}\n",
+             (unsigned long long)s->control.n_refused);
     control_answer(&s->control, conn, text);
 }
 
@@ -359,9 +354,8 @@ static void ask_restart(struct super *s, const struct control_request *r)
     enum super_proc i = PROC_KEEPER;
     while (i < PROCS && strcmp(r->words[1], super_proc_names[i]) != 0) i++;
     if (i == PROCS || s->is_stopping) {
-        control_answer(&s->control, r->conn,
-                       s->is_stopping ? "error 69 the pipeline is stopping\n"
-                                      : "error 2 restart: no such process\n");
+        if (i == PROCS) control_refuse(&s->control, r->conn, "error 2 restart: no such process\n");
+        else control_answer(&s->control, r->conn, "error 69 the pipeline is stopping\n");
         return;
     }
     struct proc *p = &s->procs[i];
@@ -371,7 +365,7 @@ static void ask_restart(struct super *s, const struct control_request *r)
     }
     p->asked_conn = r->conn;
     p->asked_starts = p->policy.n_starts;
-    do_event(s, i, strcmp(r->words[2], "kill") == 0 ? EVENT_END_KILL : end_of(i));
+    do_event(s, i, strcmp(r->words[2], "kill") == 0 ? EVENT_END_KILL : EVENT_END);
 }
 
 static void serve_control(struct super *s)
@@ -382,7 +376,7 @@ static void serve_control(struct super *s)
         else if (strcmp(r.words[0], "restart") == 0) ask_restart(s, &r);
         else if (strcmp(r.words[0], "down") == 0)
             super_stop(s); /* the connection stays until we are gone */
-        else control_answer(&s->control, r.conn, "error 2 no such request\n");
+        else control_refuse(&s->control, r.conn, "error 2 no such request\n");
     }
     for (enum super_proc i = PROC_KEEPER; i < PROCS; i++) {
         struct proc *p = &s->procs[i];

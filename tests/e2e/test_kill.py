@@ -87,22 +87,26 @@ def test_many_kills(tmp):
 
 
 def test_restart_command(tmp):
-    """restart: a new process, the same bits; the others keep theirs."""
+    """restart: a new process, the same bits; the others keep theirs. Without --kill the old one
+    ends of itself, with its file as whole as after a kill."""
     from harness import run, check_result
     want = generate(tmp, "calm", "--script", script(tmp), "--blocks", "40")
     sums = os.path.join(tmp, "restarted.sha256")
     with Pipeline(tmp) as p:
         job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o",
-                     os.path.join(tmp, "r.y4m"), "--script", script(tmp), "--blocks", "40"])
+                     os.path.join(tmp, "r.mp4"), "--script", script(tmp), "--blocks", "40"])
         wait_for("frames", 20, lambda: status(p.run_dir)["counters"]["frames_committed"] > 0)
         for stage, how in [(s, ["--kill"]) for s in STAGES[1:]] + [(s, []) for s in STAGES]:
             before = {q["name"]: q["pid"] for q in status(p.run_dir)["processes"]}
             check_result(run(["restart", stage, "--run", p.run_dir] + how), 0)
             after = {q["name"]: q["pid"] for q in status(p.run_dir)["processes"]}
             check(after[stage] != before[stage], stage, "was not restarted")
+            last = next(q["last_exit"] for q in status(p.run_dir)["processes"] if q["name"] == stage)
+            check(last == ("signal 9" if how else "status 0"), stage, "ended with", last)
             check(all(after[n] == before[n] for n in before if n != stage), before, after)
         check(job.wait(120) == 0, "the job:", job.stderr.read())
     check(hashes(sums) == want, "another video")
+    check_mp4(os.path.join(tmp, "r.mp4"), len(want), 16)
 
 
 def test_supervisor_killed(tmp):

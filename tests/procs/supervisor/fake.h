@@ -21,6 +21,7 @@ static inline void fake_programs(void)
     static const char script[] = "#!/bin/sh\n"
                                  "name=${0##*/longlived-}; dir=${0%/*}\n"
                                  "trap 'echo \"term $name\" >> $dir/trace; exit 0' TERM\n"
+                                 "trap 'echo \"hup $name\" >> $dir/trace; exit 0' HUP\n"
                                  "echo \"start $name $$\" >> $dir/trace\n"
                                  "[ ! -e $dir/$name.before ] || . $dir/$name.before\n"
                                  "echo >&3; exec 3>&-\n"

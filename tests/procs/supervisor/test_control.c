@@ -82,6 +82,7 @@ static void test_rubbish_is_dropped(void **state)
     close(too_long);
     assert_false(control_next(&c, (int64_t)3 * NS_PER_S, &r)); /* 2 s to say something */
     expect(silent, "");
+    assert_int_equal(c.n_refused, 3);
     struct pollfd fds[CONTROL_CONNS + 1];
     assert_int_equal(control_polls(&c, fds), 1);
 }
@@ -99,8 +100,9 @@ static void test_a_word_too_long_is_cut_and_an_empty_line_is_no_word(void **stat
     say(empty, "\n");
     assert_true(control_next(&c, 1, &r));
     assert_int_equal(r.n_words, 0);
-    control_answer(&c, r.conn, "x");
+    control_refuse(&c, r.conn, "x");
     expect(empty, "x");
+    assert_int_equal(c.n_refused, 1);
 }
 
 static void test_a_crowd_is_told_so(void **state)
@@ -112,6 +114,7 @@ static void test_a_crowd_is_told_so(void **state)
     fds[CONTROL_CONNS] = dial();
     assert_false(control_next(&c, 1, &r));
     expect(fds[CONTROL_CONNS], "error 75 busy\n");
+    assert_int_equal(c.n_refused, 1);
     for (int i = 0; i < CONTROL_CONNS; i++) close(fds[i]);
     assert_false(control_next(&c, 2, &r));
     assert_int_equal(c.conns[0].fd, -1);

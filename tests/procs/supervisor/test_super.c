@@ -69,7 +69,8 @@ static void test_the_keepers_death_restarts_all(void **state)
     kill(fake_pid("keeper", 0), SIGKILL);
     assert_true(fake_until(s, all_started_twice));
     /* Stages that had it end before there is a new one; then it, then they. */
-    for (int i = 0; i < 4; i++) assert_true(fake_trace("term ", i) < fake_trace("start keeper", 1));
+    for (int i = 0; i < 4; i++)
+        assert_in_range(fake_trace("hup ", i), 1, fake_trace("start keeper", 1));
     assert_true(fake_trace("start keeper", 1) < fake_trace("start text", 1));
     fake_close(&s, &dir);
 }
@@ -191,10 +192,13 @@ static void test_restart_on_demand(void **state)
     fake_open(&s, &dir, &conf);
     assert_true(fake_until(s, super_is_ready));
     assert_int_equal(ask("restart dit"), OK);
-    assert_int_equal(fake_count("term dit"), 1);
+    assert_int_equal(fake_count("hup dit"), 1);
     assert_int_equal(fake_count("start dit "), 2);
+    assert_int_equal(ask("restart gateway"), OK);
+    assert_int_equal(fake_count("hup gateway"), 1);
+    assert_int_equal(fake_count("term "), 0);
     assert_int_equal(ask("restart vae kill"), OK);
-    assert_int_equal(fake_count("term vae"), 0);
+    assert_int_equal(fake_count("hup vae"), 0);
     assert_int_equal(fake_count("start vae "), 2);
     assert_int_equal(ask("restart keeper kill"), OK);
     assert_true(fake_until(s, super_is_ready));
