@@ -3,12 +3,14 @@
 
     python3 tests/golden/make.py CHECKOUT [NAME...]
 
-NAME: sampler text vae dit roll lora; all by default. README.md says what each file holds."""
+NAME: sampler text vae dit roll lora whole; all by default. README.md says what each file holds."""
+import json
 import os
 import platform
 import sys
 
 import numpy as np
+import peft
 import torch
 from safetensors.torch import save_file
 
@@ -72,6 +74,20 @@ def dumped_noise(conf, n=FRAMES):
     noise = [draw.noise(SEED, b, -1, shape) for b in range(n // BLOCK)]
     eps = [[draw.noise(SEED, b, i, shape) for i in range(3)] for b in range(n // BLOCK)]
     return R.bf16(np.concatenate(noise)), R.bf16(np.array(eps))
+
+
+def whole_prompts():
+    """Prompts as a user gives them, and the ids that Hugging Face's tokenizer gives them once they
+    are clean: lines of tokenizer/, by their numbers from 1."""
+    folder = os.path.join(R.HERE, "tokenizer")
+    with open(os.path.join(folder, "prompts.txt"), encoding="utf-8") as f:
+        prompts = [json.loads(line) for line in f if line.strip()]
+    with open(os.path.join(folder, "clean.txt"), encoding="ascii") as f:
+        clean = [json.loads(line) for line in f]
+    with open(os.path.join(folder, "bytes", "ids.txt"), encoding="ascii") as f:
+        ids = [[int(i) for i in line.split(":")[1].split()] for line in f]
+    chosen = [n - 1 for n in (7, 26, 126)]
+    return [prompts[n] for n in chosen], [ids[prompts.index(clean[n])] for n in chosen]
 
 
 def token_rows(conf, lengths):
@@ -235,9 +251,8 @@ def make_roll():
             ("tiny", (9, 32, 20), [(12, 15)])):
         conf = R.sizes(name)
         embeds, (noise, eps) = prompts_of(conf, lengths), dumped_noise(conf)
-        out = {"prompt_embeds": embeds.bfloat16()}
-        if name == "nano":
-            out.update(noise=noise.bfloat16(), eps=eps.bfloat16())
+        out = {"prompt_embeds": embeds.bfloat16(), "noise": noise.bfloat16(),
+               "eps": eps.bfloat16()}
         for relative in (False, True):
             mode = "relative" if relative else "absolute"
             if name == "tiny" and relative:
@@ -263,14 +278,7 @@ def make_lora():
     embeds, (noise, _) = prompts_of(conf, (7,)), dumped_noise(conf, 3)
     with R.precision(F64):
         gen = R.generator(REF, conf, SEED, F64)
-        gen.model = REF.lora.configure_lora_for_model(
-            gen.model, "generator", {"type": "lora", "rank": 4, "alpha": 6}, False)
-        import peft
-        adapter = {}
-        for key, was in peft.get_peft_model_state_dict(gen.model).items():
-            z = draw.normals(SEED, draw.stream(key), was.numel()).reshape(was.shape)
-            adapter[key] = torch.from_numpy(z * np.float32(0.2))
-        peft.set_peft_model_state_dict(gen.model, adapter)
+        adapter = adapter_of(gen)
         gen.to(F64)
         flow = Teacher(conf, embeds[0], F64, gen)(noise, 1000, 0)
         plain = Teacher(conf, embeds[0], F64)(noise, 1000, 0)
@@ -280,9 +288,66 @@ def make_lora():
                        "alpha": torch.tensor([6.0]), "n": torch.tensor([7], dtype=torch.int32)})
 
 
+def keep_half(module):
+    """Weights as a bf16 file holds them."""
+    for p in module.parameters():
+        p.data = p.data.bfloat16().to(p.dtype)
+
+
+def adapter_of(gen):
+    """Puts an adapter of rank 4 and alpha 6 on the generator; returns its tensors, drawn."""
+    gen.model = REF.lora.configure_lora_for_model(
+        gen.model, "generator", {"type": "lora", "rank": 4, "alpha": 6}, False)
+    adapter = {}
+    for key, was in peft.get_peft_model_state_dict(gen.model).items():
+        z = draw.normals(SEED, draw.stream(key), was.numel()).reshape(was.shape)
+        adapter[key] = torch.from_numpy(z * np.float32(0.2))
+    peft.set_peft_model_state_dict(gen.model, adapter)
+    return adapter
+
+
+def make_whole():
+    """Everything from files, as they are downloaded, to frames: prompts in words, three of them, an
+    adapter, and the weights of all three models; umT5 and VAE in bf16, the DiT in f32."""
+    prompts, rows = whole_prompts()
+    conf = R.sizes("nano", text__vocab=568, text__text_len=24, vae__base_dim=4)
+    ids = torch.zeros(len(rows), 24, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    noise, eps = dumped_noise(conf)
+    with R.precision(F64):
+        encoder = R.text_encoder(REF, conf, SEED, ids, mask, F64)
+        v = R.vae(REF, conf, SEED, F64)
+        for p in v.model.encoder.parameters():
+            p.data.zero_()  # it is in the file, and nobody's business
+        for m in (encoder.text_encoder, v.model):
+            keep_half(m)
+        gen = R.generator(REF, conf, SEED, F64)
+        base = {"model." + k: t.float() for k, t in gen.model.state_dict().items()}
+        adapter = adapter_of(gen)
+        embeds = encoder(text_prompts=[str(i) for i in range(len(rows))])["prompt_embeds"]
+        p = R.pipeline(REF, conf, gen.to(F64), Embeds(embeds), v, eps.to(F64))
+        video, latents = p.inference(noise[None].to(F64), return_latents=True,
+                                     switch_frame_indices=[12, 15],
+                                     text_prompts_list=[[str(i)] for i in range(len(rows))])
+    folder = os.path.join(R.HERE, "whole")
+    os.makedirs(folder, exist_ok=True)
+    half = lambda m: {k: t.bfloat16() for k, t in m.state_dict().items()}
+    torch.save(half(encoder.text_encoder), os.path.join(folder, "text.pth"))
+    torch.save(half(v.model), os.path.join(folder, "vae.pth"))
+    torch.save({"generator": base, "step": 700}, os.path.join(folder, "base.pt"))
+    torch.save({"generator_lora": adapter, "step": 900}, os.path.join(folder, "lora.pt"))
+    with open(os.path.join(folder, "script.jsonl"), "w", encoding="ascii") as f:
+        f.write(json.dumps({"prompts": prompts, "switch": [12, 15]}) + "\n")
+    save("whole/video", {"latents": latents[0].float(),
+                         "rgb": (video[0] * 255).permute(0, 2, 3, 1).to(torch.uint8)})
+
+
 if __name__ == "__main__":
     CHECKOUT = os.path.abspath(sys.argv[1])
     REF = R.load(CHECKOUT)
     makers = {k[5:]: f for k, f in list(globals().items()) if k.startswith("make_")}
-    for maker in sys.argv[2:] or ["sampler", "text", "vae", "dit", "roll", "lora"]:
+    for maker in sys.argv[2:] or ["sampler", "text", "vae", "dit", "roll", "lora",
+                               "whole"]:
         makers[maker]()
