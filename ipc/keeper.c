@@ -186,6 +186,38 @@ out:
     return e;
 }
 
+/* A region of another size is dropped before it is made anew: one byte takes the place of all. */
+static err_t keeper_shrink(struct keeper *k, const struct region *r, const char *device)
+{
+    struct keeper_request req = {.version = KEEPER_VERSION, .op = KEEPER_REGION, .n_bytes = 1};
+    struct keeper_reply rep;
+    err_t e = OK;
+    memcpy(req.name, r->name, sizeof req.name);
+    TRY(set_name(req.device, device));
+    e = ask(k, &req, ANSWER_MS, &rep);
+    if (e == ERR_REFUSED) e = OK; /* it could not make this either */
+out:
+    return e;
+}
+
+err_t keeper_own(struct keeper *k, struct dev *d, const char *name, const char *device,
+                 uint64_t n_bytes, uint64_t generation, struct region *out)
+{
+    err_t e = OK;
+    struct region r = {.n_bytes = n_bytes,
+                       .generation = generation,
+                       .state = REGION_FILLING,
+                       .is_new = true,
+                       .is_own = true,
+                       .dev = d};
+    TRY(set_name(r.name, name));
+    TRY(keeper_shrink(k, &r, device));
+    TRY(dev_alloc(d, n_bytes, &r.data));
+    *out = r;
+out:
+    return e;
+}
+
 err_t keeper_seal(struct keeper *k, struct region *r)
 {
     err_t e = OK;
@@ -193,7 +225,7 @@ err_t keeper_seal(struct keeper *k, struct region *r)
     struct keeper_reply rep;
     memcpy(req.name, r->name, sizeof req.name);
     TRY(dev_sync(r->dev)); /* sealed means that the bytes are there, not that they were asked for */
-    TRY(ask(k, &req, ANSWER_MS, &rep));
+    if (!r->is_own) TRY(ask(k, &req, ANSWER_MS, &rep));
     r->state = REGION_SEALED;
 out:
     return e;
@@ -209,6 +241,7 @@ err_t keeper_list(struct keeper *k, uint32_t index, struct keeper_reply *out)
 void region_unmap(struct region *r)
 {
     if (!r || !r->data) return;
-    dev_share_unmap(r->dev, &r->share, &r->data);
+    if (r->is_own) dev_free(r->dev, &r->data);
+    else dev_share_unmap(r->dev, &r->share, &r->data);
     *r = (struct region){0};
 }

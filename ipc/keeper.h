@@ -57,6 +57,7 @@ struct region {
     uint64_t generation;
     enum region_state state;
     bool is_new;
+    bool is_own; /* keeper_own: of this process, gone with it */
     struct dev_share share;
     struct dev *dev; /* borrowed */
 };
@@ -74,11 +75,16 @@ MUST_USE err_t keeper_lease(struct keeper *k, const char *stage, int32_t wait_ms
 MUST_USE err_t keeper_region(struct keeper *k, struct dev *d, const char *name, const char *device,
                              uint64_t n_bytes, uint64_t layout, const uint8_t *identity,
                              struct region *out);
+/* Memory of this process in the place of a region that this system lets no other process map
+ * (ERR_REFUSED). What the keeper has made for it is dropped. The generation must be another at each
+ * start: whoever compares it finds that the content has gone. */
+MUST_USE err_t keeper_own(struct keeper *k, struct dev *d, const char *name, const char *device,
+                          uint64_t n_bytes, uint64_t generation, struct region *out);
 /* The content is complete: EMPTY -> (first ask) FILLING -> SEALED. Only the filler may. */
 MUST_USE err_t keeper_seal(struct keeper *k, struct region *r);
 /* The n-th region, for status; ERR_NONE past the end. */
 MUST_USE err_t keeper_list(struct keeper *k, uint32_t index, struct keeper_reply *out);
-void region_unmap(struct region *r); /* NULL-safe; the memory stays */
+void region_unmap(struct region *r); /* NULL-safe; the keeper's memory stays */
 
 /* Readable when the keeper is gone; for poll. */
 int keeper_fd(const struct keeper *k);

@@ -240,13 +240,20 @@ out:
     return e;
 }
 
+/* Above all that the keeper counts. */
+#define OWN_GENERATION ((uint64_t)1 << 63)
+
 err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                    uint64_t layout, const uint8_t *identity, struct region *out)
 {
-    err_t e = OK;
     const char *device = d == st->host ? "cpu" : st->device;
-    TRY(keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out));
-    e = fault(FAULT_MAPPED);
-out:
-    return e;
+    err_t e = keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out);
+    if (e == ERR_REFUSED) {
+        if (!st->owns_memory)
+            log_warn("own_memory", "msg=\"%s: a restart loads weights again, and is not exact\"",
+                     err_text());
+        st->owns_memory = true;
+        e = keeper_own(st->keeper, d, name, device, n_bytes, OWN_GENERATION | st->incarnation, out);
+    }
+    return e == OK ? fault(FAULT_MAPPED) : e;
 }

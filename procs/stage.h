@@ -40,6 +40,7 @@ struct stage {
     int64_t allocs_at_ready;
     bool is_draining; /* SIGTERM came */
     bool is_ready;
+    bool owns_memory; /* regions on dev are this process's: no other may map them */
 };
 
 struct stage_def {
@@ -65,7 +66,9 @@ MUST_USE err_t stage_job(const struct stage *st, int64_t session, struct job **o
 void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit);
 void stage_unit_end(struct stage *st);
 
-/* A region of ours on the stage's own device, or on the host. */
+/* A region of ours on the stage's own device, or on the host. Where no process can map another's
+ * memory of the device, it is this process's, which is warned of once: what it holds is then gone
+ * with the process, and is loaded or rebuilt by the next. */
 MUST_USE err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                             uint64_t layout, const uint8_t *identity, struct region *out);
 

@@ -116,7 +116,7 @@ def kills(tmp, conf, n_blocks, n_kills, *more):
             job = p.begin("killed", n_blocks)
             after = rng.uniform(0.1, 0.8) * seconds
             time.sleep(after)
-            check(job.poll() is None, "the job ended before the kill after %.2f s" % after)
+            check(pid > 0 and job.poll() is None, "the job ended before the kill after %.2f s" % after)
             os.kill(pid, signal.SIGKILL)
             died = time.monotonic()
             wait_for(stage + " again", 120, lambda: p.is_back(stage, pid))

@@ -1,8 +1,12 @@
 """The CUDA transport without a GPU: the real processes over CUDA IPC, on the fake runtime of
 tests/fake_cuda, whose ops are the CPU's. Frames must be the CPU's, whatever dies."""
 
+import os
+import signal
+
 import smoke
-from harness import NANO, check, fake_gpus, generate, leftovers
+from harness import (NANO, Pipeline, check, fake_gpus, generate, hashes, leftovers, pid_of,
+                     send_signal, start, status, wait_for)
 from test_matrix import BLOCKS, options, run_matrix, script, small_table
 
 
@@ -30,6 +34,38 @@ def test_cuda_frames(tmp):
             check(leftovers() == ([], []), name, "left", leftovers())
 
 
+def lose(p, tmp, victims):
+    """A job during which these stages are killed; its hashes, the status after it."""
+    sums = os.path.join(tmp, "lose.sha256")
+    job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o",
+                 os.path.join(tmp, "lose.y4m"), "--script", script(tmp), "--blocks", "20"])
+    at = status(p.run_dir)["counters"]["latents_blocks"]
+    for i, stage in enumerate(victims):
+        wait_for("work", 30, lambda: status(p.run_dir)["counters"]["latents_blocks"] > at + 3 * i)
+        pid = pid_of(p.run_dir, stage)
+        send_signal(pid, signal.SIGKILL)
+        wait_for("another " + stage, 30, lambda: pid_of(p.run_dir, stage) not in (0, pid))
+    check(job.wait(60) == 0, "the job ended with", job.returncode, job.stderr.read())
+    return hashes(sums), status(p.run_dir)
+
+
+def test_cuda_without_ipc(tmp):
+    """Memory of the GPU is then each stage's. A VAE or text encoder that dies is restored to the
+    bit; a DiT rebuilds its cache, and says that the video is another one."""
+    want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", "20")
+    for machine in ("gpus=1 ipc=0", "gpus=1 ipc=2"):
+        with fake_gpus(machine), Pipeline(tmp, *ONE_GPU) as p:
+            got, s = lose(p, tmp, ["vae", "text", "gateway", "vae"])
+            check(got == want and s["exact"], machine, "first frame that differs:",
+                  next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
+            got, s = lose(p, tmp, ["dit"])
+            check(len(got) == len(want), machine, len(got), "frames")
+            check(not s["exact"] and s["counters"]["rebuilds"] == 1, s["counters"])
+            with open(os.path.join(p.run_dir, "log", "dit.log")) as f:
+                n = f.read().count("ev=own_memory")
+            check(n == 2, "dit has started twice and warned", n, "times")
+
+
 def test_cuda_kill_sample(tmp):
     with fake_gpus("gpus=2"):
         run_matrix(tmp, "two GPUs, sample", ("dit", "vae"),
@@ -54,5 +90,5 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_kill_sample]
+TESTS = [test_cuda_frames, test_cuda_without_ipc, test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

@@ -223,6 +223,33 @@ static void test_filling_begins_again_and_sealed_stays(void **state)
     keeper_close(&k);
 }
 
+/* Memory of this process: zeroed, sealed without the keeper, which keeps nothing for it. */
+static void test_own_memory_takes_the_place_of_a_region(void **state)
+{
+    (void)state;
+    struct keeper *k = connected();
+    struct keeper_reply rep;
+    struct region r = {0};
+    uint64_t incarnation = 0;
+    want_ok(keeper_lease(k, "dit", SOON_MS, &incarnation));
+    want_ok(keeper_region(k, dev, "weights.dit", "cpu", 9000, 1, one, &r));
+    region_unmap(&r);
+    want_ok(keeper_own(k, dev, "weights.dit", "cpu", 9000, 77, &r));
+    assert_int_equal(r.n_bytes, 9000);
+    assert_int_equal(r.generation, 77);
+    assert_int_equal(r.state, REGION_FILLING);
+    assert_int_equal(first_byte(&r), 0);
+    assert_int_equal(dev_live_bytes(dev), 9000);
+    want_ok(keeper_list(k, 0, &rep));
+    assert_string_equal(rep.name, "weights.dit");
+    assert_int_equal(rep.share.n_bytes, 1);
+    want_ok(keeper_seal(k, &r));
+    assert_int_equal(r.state, REGION_SEALED);
+    region_unmap(&r);
+    assert_int_equal(dev_live_bytes(dev), 0);
+    keeper_close(&k);
+}
+
 static void test_refusals_come_in_words(void **state)
 {
     (void)state;
@@ -335,6 +362,7 @@ int main(void)
         TEST(test_incarnations_count),
         TEST(test_region_outlives_its_writer),
         TEST(test_filling_begins_again_and_sealed_stays),
+        TEST(test_own_memory_takes_the_place_of_a_region),
         TEST(test_refusals_come_in_words),
         TEST(test_a_restarted_keeper_adopts),
         TEST(test_keeper_dies_while_a_lease_waits),
