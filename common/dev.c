@@ -86,6 +86,12 @@ void dev_close(struct dev **d)
     *d = NULL;
 }
 
+err_t dev_info(struct dev *d, struct dev_info *out)
+{
+    *out = (struct dev_info){.text = "cpu"};
+    return d->ops->info ? d->ops->info(d, out) : OK;
+}
+
 enum dev_kind dev_kind(const struct dev *d)
 {
     return d->kind;

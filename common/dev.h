@@ -36,6 +36,13 @@ void dev_close(struct dev **d); /* NULL-safe; MUST find no live allocation */
  * Allocates nothing, so the supervisor and the command line may ask. */
 MUST_USE err_t dev_check(const char *name);
 
+/* What a device says of itself, for people. */
+struct dev_info {
+    char text[160];                 /* CUDA: the GPU's name, and what the driver is for */
+    uint64_t free_bytes, all_bytes; /* its memory; CPU: 0 0 */
+};
+MUST_USE err_t dev_info(struct dev *d, struct dev_info *out);
+
 enum dev_kind dev_kind(const struct dev *d);
 int32_t dev_threads(const struct dev *d);
 

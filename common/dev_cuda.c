@@ -8,6 +8,7 @@
  * peer: such a wait cannot be cancelled when the peer dies.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -77,8 +78,14 @@ cudaStream_t cuda_stream(const struct dev *d)
 static err_t gpu_check(int32_t index)
 {
     err_t e = OK;
-    int n = 0, major = 0, mode = 0, mps = 0;
+    int n = 0, major = 0, mode = 0, mps = 0, runtime = 0;
     const cudaError_t ce = cudaGetDeviceCount(&n);
+    if (ce == cudaErrorInsufficientDriver) {
+        (void)cudaGetLastError();
+        (void)cudaRuntimeGetVersion(&runtime);
+        return FAIL(ERR_NONE, "cuda:%d: no NVIDIA driver for CUDA %d is installed", index,
+                    runtime / 1000);
+    }
     if (ce != cudaSuccess) {
         (void)cudaGetLastError();
         return FAIL(ERR_NONE, "cuda:%d: no GPU can be used: %s", index, cudaGetErrorString(ce));
@@ -90,7 +97,9 @@ static err_t gpu_check(int32_t index)
                     index, major);
     CALL(cudaDeviceGetAttribute(&mode, cudaDevAttrComputeMode, index), "CUDA");
     if (mode != cudaComputeModeDefault)
-        return FAIL(ERR_NONE, "cuda:%d: compute mode allows no second process", index);
+        return FAIL(ERR_NONE,
+                    "cuda:%d: its compute mode allows no second process: nvidia-smi -c DEFAULT",
+                    index);
     CALL(cudaDeviceGetAttribute(&mps, cudaDevAttrMpsEnabled, index), "CUDA");
     if (mps)
         return FAIL(ERR_NONE, "cuda:%d: under MPS the death of one process ends all: stop MPS",
@@ -121,6 +130,24 @@ static err_t gpu_open(struct dev *d)
     CALL(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "CUDA stream");
 out:
     if (e != OK) gpu_close(d);
+    return e;
+}
+
+static err_t gpu_info(struct dev *d, struct dev_info *out)
+{
+    err_t e = OK;
+    struct cudaDeviceProp prop;
+    int driver = 0;
+    size_t free_bytes = 0, all_bytes = 0;
+    CALL(cudaSetDevice(d->index), "CUDA device");
+    CALL(cudaGetDeviceProperties(&prop, d->index), "CUDA device");
+    CALL(cudaDriverGetVersion(&driver), "CUDA driver");
+    CALL(cudaMemGetInfo(&free_bytes, &all_bytes), "CUDA memory");
+    snprintf(out->text, sizeof out->text, "%.100s, driver for CUDA %d.%d", prop.name, driver / 1000,
+             driver % 1000 / 10);
+    out->free_bytes = free_bytes;
+    out->all_bytes = all_bytes;
+out:
     return e;
 }
 
@@ -397,6 +424,7 @@ const struct dev_ops dev_ops_cuda = {
     .check = gpu_check,
     .open = gpu_open,
     .close = gpu_close,
+    .info = gpu_info,
     .alloc = gpu_alloc,
     .free = gpu_free,
     .upload = gpu_upload,

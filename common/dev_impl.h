@@ -12,8 +12,9 @@
 
 struct dev_ops {
     err_t (*check)(int32_t index);
-    err_t (*open)(struct dev *d); /* may be NULL */
-    void (*close)(struct dev *d); /* may be NULL; after a failed open too */
+    err_t (*open)(struct dev *d);                       /* may be NULL */
+    void (*close)(struct dev *d);                       /* may be NULL; after a failed open too */
+    err_t (*info)(struct dev *d, struct dev_info *out); /* may be NULL: the kind says it all */
     err_t (*alloc)(struct dev *d, size_t bytes, void **out);
     size_t (*free)(struct dev *d, void *p); /* the bytes that dev_alloc was asked for */
     err_t (*upload)(struct dev *d, void *dst, const void *host_src, size_t bytes);

@@ -30,8 +30,10 @@ static void on_hup(int sig)
     got_hup = 1;
 }
 
-static err_t parse_args(int argc, char **argv, const char **run_dir, int *ready_fd)
+static err_t parse_args(int argc, char **argv, const char **run_dir, int *ready_fd, bool *is_need)
 {
+    *is_need = argc == 2 && strcmp(argv[1], "--need") == 0;
+    if (*is_need) return OK;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--run") == 0 && i + 1 < argc) {
             *run_dir = argv[++i];
@@ -85,6 +87,38 @@ static const char *place_of(const struct conf *c, enum ledger_writer w)
     }
 }
 
+static err_t open_devices(struct stage *st, const struct stage_def *def)
+{
+    err_t e = OK;
+    st->device = place_of(&st->conf, def->writer);
+    TRY(dev_open(&st->host, "cpu", st->conf.cpu.threads));
+    if (strcmp(st->device, "cpu") == 0) st->dev = st->host;
+    else TRY(dev_open(&st->dev, st->device, st->conf.cpu.threads));
+out:
+    return e;
+}
+
+static void close_devices(struct stage *st)
+{
+    if (st->dev != st->host) dev_close(&st->dev);
+    dev_close(&st->host);
+}
+
+static err_t say_need(struct stage *st, const struct stage_def *def)
+{
+    err_t e = OK;
+    struct stage_need n = {0};
+    TRY(conf_load(&st->conf, "/dev/stdin", NULL, 0));
+    TRY(open_devices(st, def));
+    if (def->need) TRY(def->need(st, &n));
+    printf("%llu %llu %llu\n", (unsigned long long)n.weights, (unsigned long long)n.state,
+           (unsigned long long)n.scratch);
+out:
+    if (e != OK) printf("%s\n", err_text());
+    close_devices(st);
+    return e;
+}
+
 static err_t stage_open(struct stage *st, const struct stage_def *def)
 {
     err_t e = OK;
@@ -101,10 +135,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));
     TRY(fault(FAULT_LEASED));
 
-    st->device = place_of(&st->conf, def->writer);
-    TRY(dev_open(&st->host, "cpu", st->conf.cpu.threads));
-    if (strcmp(st->device, "cpu") == 0) st->dev = st->host;
-    else TRY(dev_open(&st->dev, st->device, st->conf.cpu.threads));
+    TRY(open_devices(st, def));
 
     TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
                       NULL, &st->ledger_region));
@@ -129,8 +160,7 @@ static void stage_close(struct stage *st)
 {
     bells_close(&st->bells);
     region_unmap(&st->ledger_region);
-    if (st->dev != st->host) dev_close(&st->dev);
-    dev_close(&st->host);
+    close_devices(st);
     keeper_close(&st->keeper);
 }
 
@@ -181,11 +211,13 @@ int stage_main(int argc, char **argv, const struct stage_def *def)
     struct stage st = {0};
     void *self = NULL;
     int ready_fd = -1;
+    bool is_need = false;
 
     log_open(ledger_writer_names[def->writer]);
     exec_without_spinning(argv);
     arm_signals();
-    TRY(parse_args(argc, argv, &st.run_dir, &ready_fd));
+    TRY(parse_args(argc, argv, &st.run_dir, &ready_fd, &is_need));
+    if (is_need) return err_exit_status(say_need(&st, def));
     TRY(stage_open(&st, def));
     TRY(def->open(&st, &self));
     TRY(fault(FAULT_OPENED));

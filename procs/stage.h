@@ -43,6 +43,11 @@ struct stage {
     bool owns_memory; /* regions on dev are this process's: no other may map them */
 };
 
+/* Memory on a stage's device, in bytes. */
+struct stage_need {
+    uint64_t weights, state, scratch;
+};
+
 struct stage_def {
     enum ledger_writer writer;
     /* Opens model and regions; *self is handed to step and close. */
@@ -50,6 +55,9 @@ struct stage_def {
     /* At most one unit of work. *did_work false: nothing to do now. *is_done: the drain is over. */
     err_t (*step)(struct stage *st, void *self, bool *did_work, bool *is_done);
     void (*close)(void **self);
+    /* Opens what computes, without a region, and counts; NULL: no model. `NAME --need` calls it for
+     * the configuration on standard input, and prints the three numbers, or why not. */
+    err_t (*need)(struct stage *st, struct stage_need *out);
     /* Longest wait for a bell when there is nothing to do; NULL: STAGE_POLL_MS. */
     int32_t (*wait_ms)(struct stage *st, void *self);
 };

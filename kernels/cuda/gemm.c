@@ -73,7 +73,9 @@ static err_t load(void)
 {
     if (lt.library) return OK;
     void *library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!library) return FAIL(ERR_NONE, "cuBLASLt 13: %s", dlerror());
+    if (!library)
+        return FAIL(ERR_NONE, "%s: install cuBLAS 13, or name its folder in LD_LIBRARY_PATH",
+                    dlerror());
 #define FIND(f)                                                                                    \
     *(void **)&lt.f = dlsym(library, #f);                                                          \
     if (!lt.f) return FAIL(ERR_NONE, "cuBLASLt 13 has no %s", #f);

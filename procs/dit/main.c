@@ -125,7 +125,7 @@ static void dit_stage_close(void **self)
     *self = NULL;
 }
 
-static err_t dit_stage_open(struct stage *st, void **self)
+static err_t open_model(struct stage *st, void **self)
 {
     err_t e = OK;
     struct dit_stage *p = calloc(1, sizeof *p);
@@ -140,6 +140,29 @@ static err_t dit_stage_open(struct stage *st, void **self)
     TRY(weights_open(&p->weights));
     TRY(dit_open(&p->model, st->dev, &st->conf, p->weights));
     TRY(open_memory(p));
+out:
+    return e;
+}
+
+static err_t dit_need(struct stage *st, struct stage_need *n)
+{
+    err_t e = OK;
+    void *self = NULL;
+    TRY(open_model(st, &self));
+    const struct dit_stage *p = self;
+    *n = (struct stage_need){.weights = weights_bytes(p->weights),
+                             .state = kv_bytes(&st->conf, dit_act(&st->conf, st->dev)),
+                             .scratch = dev_live_bytes(st->dev)};
+out:
+    dit_stage_close(&self);
+    return e;
+}
+
+static err_t dit_stage_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    TRY(open_model(st, self));
+    struct dit_stage *p = *self;
     TRY(open_regions(p));
     TRY(dit_prepare(p->model, &p->kv));
     dit_on_layer(p->model, on_layer, p);
@@ -445,6 +468,7 @@ int main(int argc, char **argv)
         .open = dit_stage_open,
         .step = dit_stage_step,
         .close = dit_stage_close,
+        .need = dit_need,
     };
     return stage_main(argc, argv, &def);
 }

@@ -14,19 +14,22 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "procs/keeper/keeperd.h"
+#include "procs/keeper/probe.h"
 
 enum { BEAT_MS = 1000 };
 
 static const char usage[] =
     "usage: longlived-keeper --run DIR [--ready-fd N]\n"
-    "       longlived-keeper --device NAME\n"
+    "       longlived-keeper --device NAME [--peer NAME]\n"
     "\n"
     "Holds the memory of the pipeline in DIR (mode 700), and gives every name to one process at a\n"
     "time. Ends on SIGTERM; what it holds stays in DIR for the next keeper.\n"
     "\n"
     "  --run DIR      run directory\n"
     "  --ready-fd N   write a newline there when the socket listens, then a dot each second\n"
-    "  --device NAME  only try to use that device (cpu, cuda:N), and say in a line why not\n"
+    "  --device NAME  only try to use that device (cpu, cuda:N), and say in a line what it is, or\n"
+    "                 why it cannot be used\n"
+    "  --peer NAME    only try whether another process can map memory of --device on this one\n"
     "\n"
     "exit: 0 stopped, 2 usage, 66 no DIR, 73 cannot write, 75 no memory, 78 DIR is not private,\n"
     "      100 another keeper runs there\n";
@@ -40,7 +43,7 @@ static void on_stop(int signo)
 }
 
 struct options {
-    const char *run_dir, *device;
+    const char *run_dir, *device, *peer, *map;
     int ready_fd;
     bool is_help;
 };
@@ -51,6 +54,8 @@ static err_t parse(int argc, char **argv, struct options *o)
         {"run", required_argument, NULL, 'r'},
         {"ready-fd", required_argument, NULL, 'f'},
         {"device", required_argument, NULL, 'd'},
+        {"peer", required_argument, NULL, 'p'},
+        {"map", required_argument, NULL, 'm'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
@@ -71,6 +76,12 @@ static err_t parse(int argc, char **argv, struct options *o)
         case 'd':
             o->device = optarg;
             break;
+        case 'p':
+            o->peer = optarg;
+            break;
+        case 'm':
+            o->map = optarg;
+            break;
         case 'h':
             o->is_help = true;
             return OK;
@@ -80,7 +91,8 @@ static err_t parse(int argc, char **argv, struct options *o)
         }
     }
     if (optind < argc) return FAIL(ERR_USAGE, "%s: unknown argument; see --help", argv[optind]);
-    if (!o->run_dir && !o->device) return FAIL(ERR_USAGE, "--run DIR is missing; see --help");
+    if (!o->run_dir && !o->device && !o->map)
+        return FAIL(ERR_USAGE, "--run DIR is missing; see --help");
     return OK;
 }
 
@@ -123,18 +135,14 @@ out:
     return e;
 }
 
-/* For the command line, which has no CUDA of its own. */
-static err_t try_device(const char *name)
+/* For the command line, which has no CUDA of its own: a line on standard output. */
+static err_t probe(const struct options *o)
 {
-    err_t e = OK;
-    struct dev *d = NULL;
-    void *p = NULL;
-    TRY(dev_open(&d, name, 1));
-    TRY(dev_alloc(d, 1, &p));
-    dev_free(d, &p);
-out:
-    dev_close(&d);
-    if (e != OK) printf("%s\n", err_text());
+    char line[512] = "";
+    const err_t e = o->map    ? probe_map(o->map)
+                    : o->peer ? probe_share(o->device, o->peer)
+                              : probe_device(o->device, line, sizeof line);
+    printf("%s\n", e == OK ? line : err_text());
     return e;
 }
 
@@ -145,7 +153,7 @@ int main(int argc, char **argv)
     log_open("keeper");
     signal(SIGPIPE, SIG_IGN);
     TRY(parse(argc, argv, &o));
-    if (o.device) return err_exit_status(try_device(o.device));
+    if (o.device || o.map) return err_exit_status(probe(&o));
     if (o.is_help) fputs(usage, stdout);
     else TRY(run(&o));
 out:

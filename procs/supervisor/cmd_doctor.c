@@ -6,22 +6,12 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "common/conf.h"
-#include "common/dev.h"
-#include "procs/supervisor/cmd.h"
+#include "procs/supervisor/cmd_doctor.h"
 #include "procs/supervisor/pipeline.h"
 
-enum verdict { GOOD, NOTE, BAD };
 enum { SHM_MIB_MIN = 256 };
 
-struct doctor {
-    const struct args *args;
-    const char *bin_dir;
-    const struct conf *conf; /* NULL: none given */
-    int32_t n_bad;
-};
-
-static void say(struct doctor *d, enum verdict v, const char *what, const char *found,
+void doctor_say(struct doctor *d, enum doctor_verdict v, const char *what, const char *found,
                 const char *remedy)
 {
     static const char *const names[] = {"ok", "note", "BAD"};
@@ -35,13 +25,13 @@ static void check_shm(struct doctor *d)
     char found[64];
     struct statvfs s;
     if (statvfs("/dev/shm", &s) != 0) {
-        say(d, BAD, "/dev/shm", strerror(errno), "mount a tmpfs there, or set run.dir");
+        doctor_say(d, BAD, "/dev/shm", strerror(errno), "mount a tmpfs there, or set run.dir");
         return;
     }
     const unsigned long long mib = (unsigned long long)s.f_bavail * s.f_frsize >> 20;
     snprintf(found, sizeof found, "%llu MiB free", mib);
-    say(d, mib >= SHM_MIB_MIN ? GOOD : NOTE, "/dev/shm", found,
-        "regions live there; mount -o remount,size=2G /dev/shm");
+    doctor_say(d, mib >= SHM_MIB_MIN ? GOOD : NOTE, "/dev/shm", found,
+               "regions live there; mount -o remount,size=2G /dev/shm");
 }
 
 static void check_run(struct doctor *d)
@@ -52,16 +42,16 @@ static void check_run(struct doctor *d)
     err_t e = rundir_path(run, wish, "main");
     if (e == OK && rundir_holder(run) != 0) {
         snprintf(found, sizeof found, "%s is in use by pid %d", run, (int)rundir_holder(run));
-        say(d, GOOD, "run directory", found, "");
+        doctor_say(d, GOOD, "run directory", found, "");
         return;
     }
     if (e == OK) e = rundir_open(&r, run);
     if (e != OK) {
-        say(d, BAD, "run directory", err_text(), "choose another one by --run DIR");
+        doctor_say(d, BAD, "run directory", err_text(), "choose another one by --run DIR");
         return;
     }
     rundir_close(&r, false);
-    say(d, GOOD, "run directory", run, "");
+    doctor_say(d, GOOD, "run directory", run, "");
 }
 
 static void check_programs(struct doctor *d)
@@ -75,14 +65,14 @@ static void check_programs(struct doctor *d)
         is_missing = true;
         strcat(strcat(missing, " longlived-"), names[i]);
     }
-    if (is_missing) say(d, BAD, "programs", missing, "run make");
-    else say(d, GOOD, "programs", d->bin_dir, "");
+    if (is_missing) doctor_say(d, BAD, "programs", missing, "run make");
+    else doctor_say(d, GOOD, "programs", d->bin_dir, "");
 }
 
 static void check_mp4(struct doctor *d)
 {
-    if (pipeline_check_mp4(d->bin_dir) == OK) say(d, GOOD, "mp4", "can be written", "");
-    else say(d, NOTE, "mp4", "cannot be written", err_text());
+    if (pipeline_check_mp4(d->bin_dir) == OK) doctor_say(d, GOOD, "mp4", "can be written", "");
+    else doctor_say(d, NOTE, "mp4", "cannot be written", err_text());
 }
 
 static void check_ffmpeg(struct doctor *d)
@@ -93,12 +83,12 @@ static void check_ffmpeg(struct doctor *d)
         const size_t n = strcspn(dirs, ":");
         snprintf(path, sizeof path, "%.*s/ffmpeg", (int)(n < 400 ? n : 400), dirs);
         if (access(path, X_OK) == 0) {
-            say(d, GOOD, "ffmpeg", path, "");
+            doctor_say(d, GOOD, "ffmpeg", path, "");
             return;
         }
         dirs += n + (dirs[n] == ':');
     }
-    say(d, NOTE, "ffmpeg", "not found", "not needed; install ffmpeg to look at .y4m files");
+    doctor_say(d, NOTE, "ffmpeg", "not found", "not needed; install ffmpeg to look at .y4m files");
 }
 
 static void check_cpu(struct doctor *d)
@@ -112,19 +102,7 @@ static void check_cpu(struct doctor *d)
     const bool is_wide = true;
     snprintf(found, sizeof found, "%ld cores", n);
 #endif
-    say(d, is_wide ? GOOD : NOTE, "cpu", found, "slow: expect less than real time");
-}
-
-static void check_devices(struct doctor *d)
-{
-    const struct conf *c = d->conf;
-    const char *const names[] = {c ? c->place.text : "cpu", c ? c->place.dit : "cuda:0",
-                                 c ? c->place.vae : "cuda:0"};
-    for (int i = 0; i < 3; i++) {
-        if (i > 0 && strcmp(names[i], names[i - 1]) == 0) continue;
-        if (pipeline_device(d->bin_dir, names[i]) == OK) say(d, GOOD, "device", names[i], "");
-        else say(d, c ? BAD : NOTE, "device", err_text(), c ? "change [place]" : "use cpu");
-    }
+    doctor_say(d, is_wide ? GOOD : NOTE, "cpu", found, "slow: expect less than real time");
 }
 
 err_t cmd_doctor(const struct args *a, const char *bin_dir)
@@ -141,7 +119,7 @@ err_t cmd_doctor(const struct args *a, const char *bin_dir)
     check_shm(&d);
     check_run(&d);
     check_cpu(&d);
-    check_devices(&d);
+    doctor_devices(&d);
     check_mp4(&d);
     check_ffmpeg(&d);
     if (d.n_bad > 0) e = FAIL(ERR_NONE, "doctor: %d of the checks above stand in the way", d.n_bad);

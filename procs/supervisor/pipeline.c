@@ -17,9 +17,7 @@
 #include "common/fault.h"
 #include "common/file.h"
 #include "common/source.h"
-#include "procs/supervisor/child.h"
-
-enum { DEVICE_TRY_MS = 20000 };
+#include "procs/supervisor/machine.h"
 
 err_t pipeline_conf(struct conf *c, const struct args *a, const char *bin_dir)
 {
@@ -50,48 +48,13 @@ out:
     return e;
 }
 
-err_t pipeline_device(const char *bin_dir, const char *name)
-{
-    char path[340], line[256] = "";
-    int fds[2], status = 0;
-    struct child child = {.pidfd = -1};
-    const err_t e = dev_check(name);
-    if (e != ERR_NONE) return e; /* the CPU, or no name of a device */
-    snprintf(path, sizeof path, "%s/longlived-keeper", bin_dir);
-    const char *const argv[] = {path, "--device", name, NULL};
-    if (pipe2(fds, O_CLOEXEC) != 0) return FAIL(ERR_AGAIN, "pipe: %s", strerror(errno));
-    const struct child_conf c = {.path = path,
-                                 .argv = argv,
-                                 .in_fd = -1,
-                                 .out_fd = fds[1],
-                                 .err_fd = fds[1],
-                                 .ready_fd = -1};
-    const err_t started = child_spawn(&child, &c);
-    close(fds[1]);
-    if (started != OK) {
-        close(fds[0]);
-        return started;
-    }
-    ssize_t n_line = 0, n = 1;
-    while (n > 0 && n_line < (ssize_t)sizeof line - 1)
-        if ((n = read(fds[0], line + n_line, sizeof line - 1 - (size_t)n_line)) > 0) n_line += n;
-    close(fds[0]);
-    struct pollfd end = {.fd = child.pidfd, .events = POLLIN};
-    poll(&end, 1, DEVICE_TRY_MS);
-    const bool has_ended = child_has_ended(&child, &status);
-    child_kill(&child);
-    if (has_ended && WIFEXITED(status) && WEXITSTATUS(status) == 0) return OK;
-    return FAIL(ERR_NONE, "%.*s", (int)strcspn(line, "\n"),
-                line[0] ? line : "longlived-keeper --device does not answer");
-}
-
 err_t pipeline_check(const struct conf *c, const char *bin_dir)
 {
     static const char *const keys[] = {"place.text", "place.dit", "place.vae"};
     const char *const devices[] = {c->place.text, c->place.dit, c->place.vae};
     for (int i = 0; i < 3; i++) {
         if (i > 0 && strcmp(devices[i], devices[i - 1]) == 0) continue;
-        const err_t e = pipeline_device(bin_dir, devices[i]);
+        const err_t e = machine_device(bin_dir, devices[i], NULL);
         if (e != OK) return err_prefix(e, "%s = %s", keys[i], devices[i]);
     }
     return OK;

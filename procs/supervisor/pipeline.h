@@ -33,9 +33,6 @@ MUST_USE err_t pipeline_run(char out[RUNDIR_PATH_MAX], const struct args *a, con
 
 /* Devices that the configuration names are there. */
 MUST_USE err_t pipeline_check(const struct conf *c, const char *bin_dir);
-/* Tries a device, by way of longlived-keeper: there is no CUDA in this program. ERR_NONE with the
- * sentence of that program; ERR_CONFIG: no name of a device. */
-MUST_USE err_t pipeline_device(const char *bin_dir, const char *name);
 
 /* The run directory with config.ini, for other supervisors; kept as it is when it has been prepared
  * with the same configuration. ERR_RUNNING: a keeper holds it, with another one. */

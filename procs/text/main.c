@@ -81,22 +81,44 @@ out:
     return e;
 }
 
-static err_t text_open(struct stage *st, void **self)
+static err_t open_model(struct stage *st, void **self)
 {
     err_t e = OK;
-    const struct conf *c = &st->conf;
     struct text_stage *p = calloc(1, sizeof *p);
     if (!p) return FAIL(ERR_NOMEM, "text");
     *self = p;
     p->st = st;
+    TRY(ops_open(st->dev));
+    ops_set_bf16(st->dev, st->conf.model.parity == PARITY_REFERENCE);
+    TRY(weights_open(&p->weights));
+    TRY(umt5_open(&p->model, st->dev, &st->conf, p->weights));
+out:
+    return e;
+}
+
+static err_t text_need(struct stage *st, struct stage_need *n)
+{
+    err_t e = OK;
+    void *self = NULL;
+    TRY(open_model(st, &self));
+    const struct text_stage *p = self;
+    *n = (struct stage_need){.weights = weights_bytes(p->weights),
+                             .scratch = dev_live_bytes(st->dev)};
+out:
+    text_close(&self);
+    return e;
+}
+
+static err_t text_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    const struct conf *c = &st->conf;
+    TRY(open_model(st, self));
+    struct text_stage *p = *self;
     p->ids = malloc((size_t)c->text.text_len * sizeof *p->ids);
     p->text = malloc(PROMPT_BYTES_MAX + 1);
     if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
     TRY(tokenizer_open(&p->tokenizer, c));
-    TRY(ops_open(st->dev));
-    ops_set_bf16(st->dev, c->model.parity == PARITY_REFERENCE);
-    TRY(weights_open(&p->weights));
-    TRY(umt5_open(&p->model, st->dev, c, p->weights));
     TRY(weights_map(p->weights, st, "text", &p->weights_region));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
@@ -216,6 +238,7 @@ int main(int argc, char **argv)
         .open = text_open,
         .step = text_step,
         .close = text_close,
+        .need = text_need,
     };
     return stage_main(argc, argv, &def);
 }

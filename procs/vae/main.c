@@ -99,7 +99,7 @@ out:
     return e;
 }
 
-static err_t vae_stage_open(struct stage *st, void **self)
+static err_t open_model(struct stage *st, void **self)
 {
     err_t e = OK;
     const struct conf *c = &st->conf;
@@ -119,6 +119,29 @@ static err_t vae_stage_open(struct stage *st, void **self)
                        c->model.latent_cols);
     p->rgb = TENSOR((char *)p->memory + latent_bytes, DTYPE_U8, VAE_FRAMES_MAX, conf_height_px(c),
                     conf_width_px(c), 3);
+out:
+    return e;
+}
+
+static err_t vae_need(struct stage *st, struct stage_need *n)
+{
+    err_t e = OK;
+    void *self = NULL;
+    TRY(open_model(st, &self));
+    const struct vae_stage *p = self;
+    *n = (struct stage_need){.weights = weights_bytes(p->weights),
+                             .state = vae_state_bytes(p->model),
+                             .scratch = dev_live_bytes(st->dev)};
+out:
+    vae_stage_close(&self);
+    return e;
+}
+
+static err_t vae_stage_open(struct stage *st, void **self)
+{
+    err_t e = OK;
+    TRY(open_model(st, self));
+    struct vae_stage *p = *self;
     TRY(open_regions(p));
     TRY(restore_state(p));
 out:
@@ -179,6 +202,7 @@ int main(int argc, char **argv)
         .open = vae_stage_open,
         .step = vae_stage_step,
         .close = vae_stage_close,
+        .need = vae_need,
     };
     return stage_main(argc, argv, &def);
 }

@@ -2,11 +2,12 @@
 tests/fake_cuda, whose ops are the CPU's. Frames must be the CPU's, whatever dies."""
 
 import os
+import re
 import signal
 
 import smoke
-from harness import (NANO, Pipeline, check, fake_gpus, generate, hashes, leftovers, pid_of,
-                     send_signal, start, status, wait_for)
+from harness import (NANO, Pipeline, check, check_result, fake_gpus, generate, hashes, leftovers,
+                     pid_of, run, send_signal, start, status, wait_for)
 from test_matrix import BLOCKS, options, run_matrix, script, small_table
 
 
@@ -66,6 +67,27 @@ def test_cuda_without_ipc(tmp):
             check(n == 2, "dit has started twice and warned", n, "times")
 
 
+def test_cuda_doctor(tmp):
+    """What stands in the way on each kind of machine, in a line; where nothing does, 0."""
+    for machine, status_wanted, line in (
+            ("gpus=2 memory_mb=4000", 0, r"ok +peer access +cuda:1 and cuda:0: mapped"),
+            ("gpus=2 memory_mb=4000", 0, r"ok +cuda ipc +cuda:1: one process maps"),
+            ("gpus=2 memory_mb=4000 peer=0", 0, r"note peer access .* not needed"),
+            ("gpus=2 memory_mb=4000 ipc=0", 0, r"note cuda ipc +cuda:0: .* load weights again"),
+            ("gpus=2 memory_mb=4000 ipc=2", 0, r"note cuda ipc +cuda:0: .* load weights again"),
+            ("gpus=2 memory_mb=500", 69, r"BAD +memory +cuda:1: needs 1\.5 GiB \(weights 0\.00, "),
+            ("gpus=1", 69, r"BAD +device +cuda:1: this machine has 1 GPUs"),
+            ("gpus=2 major=8", 69, r"BAD +device +cuda:0: compute capability 8"),
+            ("gpus=2 mode=3", 69, r"BAD +device .* nvidia-smi -c DEFAULT"),
+            ("gpus=2 mps=1", 69, r"BAD +device .* stop MPS"),
+            ("driver=0", 69, r"BAD +device .* no NVIDIA driver for CUDA 13")):
+        with fake_gpus(machine):
+            r = run(["doctor", "-c", NANO, "--run", os.path.join(tmp, "run")] + TWO_GPUS)
+        check_result(r, status_wanted)
+        check(re.search("^" + line, r.stdout, re.M), machine, ":", r.stdout)
+    check(os.listdir(tmp) == [], "doctor leaves", os.listdir(tmp))
+
+
 def test_cuda_kill_sample(tmp):
     with fake_gpus("gpus=2"):
         run_matrix(tmp, "two GPUs, sample", ("dit", "vae"),
@@ -90,5 +112,5 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_without_ipc, test_cuda_kill_sample]
+TESTS = [test_cuda_frames, test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

@@ -246,9 +246,8 @@ cudaError_t cudaDriverGetVersion(int *version)
     return cudaSuccess;
 }
 
-cudaError_t cudaRuntimeGetVersion(int *version)
+cudaError_t cudaRuntimeGetVersion(int *version) /* needs no driver */
 {
-    ENTER(enter);
     *version = 13000;
     return cudaSuccess;
 }

@@ -36,7 +36,7 @@ static void test_what_cannot_be_opened(void **state)
     static const struct {
         const char *machine, *device, *words;
     } bad[] = {
-        {"driver=0", "cuda:0", "cuda:0: no GPU can be used: CUDA driver version is insufficient"},
+        {"driver=0", "cuda:0", "cuda:0: no NVIDIA driver for CUDA 13 is installed"},
         {"gpus=0", "cuda:0", "cuda:0: no GPU can be used: no CUDA-capable device"},
         {"gpus=2", "cuda:2", "cuda:2: this machine has 2 GPUs"},
         {"major=8", "cuda:0", "compute capability 8, this build is for 9.0"},

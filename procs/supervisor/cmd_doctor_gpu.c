@@ -1,0 +1,127 @@
+/* cmd_doctor_gpu.c - the part of doctor that is about devices. Everything is tried, not asked. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/err.h"
+#include "procs/supervisor/cmd_doctor.h"
+#include "procs/supervisor/machine.h"
+
+enum { STAGES = 3, TEXT_BYTES = 700 };
+#define GIB ((double)(1 << 30))
+/* Of one process, on the GPU, before it has asked for anything: measured on an H100. */
+#define CONTEXT_GIB 0.5
+
+static const char *const stages[STAGES] = {"text", "dit", "vae"};
+
+static const char *place_of(const struct conf *c, int stage)
+{
+    const char *const places[STAGES] = {c->place.text, c->place.dit, c->place.vae};
+    return places[stage];
+}
+
+/* Device of stage i, if no stage before it has the same. */
+static const char *new_place(const struct conf *c, int i)
+{
+    for (int j = 0; j < i; j++)
+        if (strcmp(place_of(c, j), place_of(c, i)) == 0) return NULL;
+    return place_of(c, i);
+}
+
+static void check_share(struct doctor *d, const char *name)
+{
+    char found[TEXT_BYTES];
+    if (machine_share(d->bin_dir, name, name) == OK) {
+        snprintf(found, sizeof found, "%s: one process maps the memory of another", name);
+        doctor_say(d, GOOD, "cuda ipc", found, "");
+        return;
+    }
+    snprintf(found, sizeof found, "%s: %s", name, err_text());
+    doctor_say(d, NOTE, "cuda ipc", found,
+               "a restart will load weights again and not be exact; containers must share the IPC "
+               "and PID namespaces (--ipc=host --pid=host)");
+}
+
+/* Memory that the plan needs on a device, by class, against what is free. */
+static void check_memory(struct doctor *d, const char *name, const struct machine_device *m)
+{
+    char found[TEXT_BYTES];
+    struct machine_need one, all = {0};
+    int n_processes = 1; /* the keeper */
+    bool is_known = true;
+    for (int i = 0; i < STAGES; i++) {
+        if (strcmp(place_of(d->conf, i), name) != 0) continue;
+        if (machine_need(d->bin_dir, stages[i], d->conf, &one) != OK) {
+            snprintf(found, sizeof found, "%s on %s: %s", stages[i], name, err_text());
+            doctor_say(d, BAD, "stage", found, "");
+            is_known = false;
+            continue;
+        }
+        all.weights += one.weights;
+        all.state += one.state;
+        all.scratch += one.scratch;
+        n_processes++;
+    }
+    if (!is_known) return;
+    const double contexts = n_processes * CONTEXT_GIB, free_gib = (double)m->free_mib / 1024;
+    const double need = (double)(all.weights + all.state + all.scratch) / GIB + contexts;
+    snprintf(found, sizeof found,
+             "%s: needs %.1f GiB (weights %.2f, state %.2f, scratch %.2f, contexts %.1f), %.1f of "
+             "%.1f are free",
+             name, need, (double)all.weights / GIB, (double)all.state / GIB,
+             (double)all.scratch / GIB, contexts, free_gib, (double)m->all_mib / 1024);
+    doctor_say(d, need <= free_gib ? GOOD : BAD, "memory", found,
+               "end what else runs there, or change [place]");
+}
+
+/* Latents and frames go from one device to another through the host: this is news, not a need. */
+static void check_peers(struct doctor *d)
+{
+    char found[TEXT_BYTES];
+    for (int i = 0; i < STAGES; i++) {
+        for (int j = i + 1; j < STAGES; j++) {
+            const char *a = new_place(d->conf, i), *b = new_place(d->conf, j);
+            if (!a || !b || strcmp(a, "cpu") == 0 || strcmp(b, "cpu") == 0) continue;
+            const err_t e = machine_share(d->bin_dir, a, b);
+            snprintf(found, sizeof found, "%s and %s: %s", a, b, e == OK ? "mapped" : err_text());
+            doctor_say(d, e == OK ? GOOD : NOTE, "peer access", found,
+                       "not needed, what passes between them goes through the host");
+        }
+    }
+}
+
+static bool check_device(struct doctor *d, const char *name, struct machine_device *m)
+{
+    char found[TEXT_BYTES];
+    if (machine_device(d->bin_dir, name, m) != OK) {
+        doctor_say(d, d->conf ? BAD : NOTE, "device", err_text(),
+                   d->conf ? "mend that, or change [place]" : "use cpu");
+        return false;
+    }
+    if (m->all_mib > 0) snprintf(found, sizeof found, "%s: %s", name, m->text);
+    else snprintf(found, sizeof found, "%s", name);
+    doctor_say(d, GOOD, "device", found, "");
+    return m->all_mib > 0;
+}
+
+void doctor_devices(struct doctor *d)
+{
+    struct machine_device m;
+    if (!d->conf) {
+        doctor_say(d, GOOD, "device", "cpu", "");
+        if (check_device(d, "cuda:0", &m)) check_share(d, "cuda:0");
+        return;
+    }
+    bool has_all = true;
+    for (int i = 0; i < STAGES; i++) {
+        const char *name = new_place(d->conf, i);
+        if (!name) continue;
+        if (check_device(d, name, &m)) {
+            check_share(d, name);
+            check_memory(d, name, &m);
+        } else if (strcmp(name, "cpu") != 0) {
+            has_all = false;
+        }
+    }
+    if (has_all) check_peers(d);
+}
