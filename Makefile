@@ -75,7 +75,8 @@ endif
 BUNDLE ?= 0
 ifeq ($(BUNDLE),1)
 UP      := $$ORIGIN/..
-LDFLAGS += -Wl,--disable-new-dtags \
+CFLAGS  += -ffunction-sections -fdata-sections
+LDFLAGS += -Wl,--gc-sections -Wl,--disable-new-dtags \
            -Wl,-rpath,'$(UP)/lib:$(UP)/../../lib:$(UP)/../../../lib:/usr/local/cuda/lib64'
 ifeq ($(CUDA),1)
 GPU_OBJ     := $(GPU_DEV) $(GPU_KERNELS)

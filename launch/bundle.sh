@@ -34,7 +34,7 @@ tar -c --exclude=__pycache__ tests/e2e tests/golden tests/fuzz/corpus tests/sim/
     tar -x -C "$to"
 ln -s . "$to/build" # scripts and tests look for build/bin and build/lib
 
-tar -C build --transform "s,^bundle,$name," -czf "build/$name.tar.gz" bundle
+tar -C build --transform "s,^bundle,$name," -c bundle | gzip -9 >"build/$name.tar.gz"
 bytes=$(stat -c %s "build/$name.tar.gz")
 echo "$to, $(du -sm "$to" | cut -f1) MiB; build/$name.tar.gz, $((bytes >> 20)) MiB"
 if [ "$bytes" -gt $((packed_mib_max << 20)) ]; then
