@@ -87,7 +87,8 @@ MUST_USE err_t ops_l2_norm(struct dev *d, struct tensor y, struct tensor x, stru
                            int with_silu);
 
 /* --- elementwise ------------------------------------------------------------------------------
- * The result is kept; of gelu_mul, every operation of the formula as it is written above. */
+ * The result is kept; of gelu_mul, every operation of the formula as it is written above, z^3 being
+ * two: PyTorch takes this power as z * z * z (aten/src/ATen/native/cpu/PowKernel.cpp). */
 MUST_USE err_t ops_silu(struct dev *d, struct tensor y, struct tensor x); /* y may be x */
 /* y = x, rounded to the type of y. Any float types. */
 MUST_USE err_t ops_cast(struct dev *d, struct tensor y, struct tensor x);

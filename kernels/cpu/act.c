@@ -48,7 +48,8 @@ err_t cpu_add(struct dev *d, struct tensor yt, struct tensor at, struct tensor b
 /* gelu_tanh as umT5's own module writes it, each operation rounded. */
 static float gelu_bf16(float x)
 {
-    const float cube = cpu_bf16(x * x * x), inner = cpu_bf16(x + cpu_bf16(0.044715f * cube));
+    const float cube = cpu_bf16(cpu_bf16(x * x) * x);
+    const float inner = cpu_bf16(x + cpu_bf16(0.044715f * cube));
     const float t = cpu_bf16(tanhf(cpu_bf16(0.79788456f * inner)));
     return cpu_bf16(cpu_bf16(0.5f * x) * cpu_bf16(1.0f + t));
 }

@@ -1,6 +1,7 @@
 """Weights from files: read, refused, merged, listed, written; a full-size file in the long tier."""
 
 import array
+import io
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import time
+import zipfile
 
 from harness import (LONGLIVED, NANO, ROOT, SHM, Pipeline, check, check_result, generate, leftovers, run,
                      status)
@@ -150,6 +152,67 @@ def test_bad_files(tmp):
     expect(tmp, ["model.lora=" + fine], 78, r"without model\.dit")
 
 
+def torch_file(pickle):
+    """A torch.save file with this pickle and four floats."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as z:
+        z.writestr("archive/data.pkl", pickle)
+        z.writestr("archive/data/0", bytes(16))
+        z.writestr("archive/version", "3\n")
+    return out.getvalue()
+
+
+def hostile_files(canary):
+    """Name, bytes, what the one line says."""
+    def safetensors(text, n_values, n_header=None):
+        text = text.replace("'", '"').encode()
+        return struct.pack("<Q", len(text) if n_header is None else n_header) + text + bytes(n_values)
+
+    def entry(shape, first, end):
+        return "{'dtype':'F32','shape':%s,'data_offsets':[%d,%d]}" % (shape, first, end)
+
+    def rebuilt(size, stride):
+        storage = b"(X\7\0\0\0storagectorch\nFloatStorage\nX\1\0\0\0" + \
+            b"0X\3\0\0\0cpuK\4tQ"
+        call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\0" + size + stride + \
+            b"\x89ccollections\nOrderedDict\n)RtR"
+        return torch_file(b"\x80\2}X\1\0\0\0a" + call + b"s.")
+
+    call = ("touch " + canary).encode()
+    whole = rebuilt(b"K\4\x85", b"K\1\x85")
+    yield "whole", whole, None
+    yield "cut short", whole[:-40], "zip: "
+    yield "a call", torch_file(b"\x80\2cos\nsystem\nX" + struct.pack("<I", len(call)) + call +
+                               b"\x85R."), "os.system"
+    yield "a cycle", torch_file(b"\x80\2]q\1h\1a."), "nested deeper"
+    yield "a memo of 4 G", torch_file(b"\x80\2}r\xff\xff\xff\xff."), "memo is too large"
+    yield "a shape of 2^62", rebuilt(b"J\0\0\0\x7fJ\0\0\0\x7f\x86", b"K\0K\0\x86"), "overflows"
+    yield "beyond its storage", rebuilt(b"K\5\x85", b"K\1\x85"), "a"
+    yield "a header of 2^63", safetensors("{}", 0, 1 << 63), "header"
+    yield "a header cut short", safetensors("{", 0, 100), "header"
+    yield "data cut short", safetensors("{'a':" + entry("[4]", 0, 16) + "}", 8), "a"
+    yield "overlapping", safetensors("{'a':" + entry("[2]", 0, 8) + ",'b':" + entry("[1]", 4, 8) +
+                                     "}", 8), "overlaps"
+    yield "a count of 2^64", safetensors("{'a':" + entry("[4294967296,4294967296]", 0, 8) + "}",
+                                         8), "overflows"
+
+
+def test_hostile_files(tmp):
+    """One line, code 65, quickly, and nothing of them is run."""
+    canary, path = os.path.join(tmp, "canary"), os.path.join(tmp, "file")
+    for name, data, words in hostile_files(canary):
+        with open(path, "wb") as f:
+            f.write(data)
+        r = run(["inspect", path], timeout=10)
+        if words is None:
+            check_result(r, 0)
+            continue
+        check_result(r, 65, words)
+        check(len(r.stderr.splitlines()) == 1 and not r.stdout, name, r.stderr, r.stdout)
+        expect(tmp, ["model.dit=" + path], 65, words)
+    check(not os.path.exists(canary), "something was run")
+
+
 def test_inspect_and_convert(tmp):
     for version in VERSIONS:
         path = os.path.join(GOLDEN, version, "flat.pth")
@@ -241,5 +304,6 @@ def test_a_full_size_file(tmp):
 
 
 TESTS = [test_a_pipeline_from_a_file, test_killed_while_it_loads,
-         test_the_file_may_change_while_it_runs, test_bad_files, test_inspect_and_convert]
+         test_the_file_may_change_while_it_runs, test_bad_files, test_hostile_files,
+         test_inspect_and_convert]
 FULL = [test_a_full_size_file]

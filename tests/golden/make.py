@@ -3,7 +3,7 @@
 
     python3 tests/golden/make.py CHECKOUT [NAME...]
 
-NAME: sampler text vae dit roll lora whole; all by default. README.md says what each file holds."""
+NAME: sampler ops text vae dit roll lora whole; all by default. README.md says what each file holds."""
 import json
 import os
 import platform
@@ -164,6 +164,129 @@ def make_sampler():
             "x": x, "flow": flow, "eps": eps, "x0": torch.stack(x0),
             "noised": torch.stack(noised),
             "sinusoid": REF.model.sinusoidal_embedding_1d(256, times).bfloat16()})
+
+
+class Watch:
+    """What enters and leaves modules while they run."""
+
+    def __init__(self):
+        self.entered, self.left = {}, {}
+
+    def __call__(self, name, module):
+        def keep(_, entered, left):
+            self.entered[name], self.left[name] = entered, left
+
+        module.register_forward_hook(keep)
+        return module
+
+
+def watched_attention(calls):
+    """The attention in use, which keeps q, k, v and o of its last call."""
+    def attention(q, k, v, *args, **kwargs):
+        calls[:] = [q, k, v, R._attention(q, k, v, *args, **kwargs)]
+        return calls[3]
+    return attention
+
+
+def ops_dit(out):
+    """One block of the DiT, twelve frames at once."""
+    conf, w = R.sizes("nano"), Watch()
+    embeds, (noise, _) = prompts_of(conf, (7,)), dumped_noise(conf, 12)
+    own, cross = [], []
+    with R.precision(BF16):
+        teach = Teacher(conf, embeds[0], BF16)
+        block = w("block", teach.gen.model.blocks[1])
+        for name in ("self_attn", "cross_attn", "norm3", "norm2", "ffn"):
+            w(name, getattr(block, name))
+        for name in "qkvo":
+            w("self." + name, getattr(block.self_attn, name))
+        w("gelu", block.ffn[1])
+        block.self_attn.forward = wrap(block.self_attn.forward, "attention", REF.causal, own)
+        block.cross_attn.forward = wrap(block.cross_attn.forward, "flash_attention", REF.model,
+                                        cross)
+        e = []
+        block.register_forward_pre_hook(lambda m, x, k: e.append(k["e"]), with_kwargs=True)
+        teach(noise, 937.5, 0)
+        mod = (block.modulation.unsqueeze(1) + e[0])[0, 0]
+    p = dict(block.named_parameters())
+    out.update({
+        "mod.x": w.entered["block"][0][0], "mod.shift": mod[0], "mod.scale": mod[1],
+        "mod.y": w.entered["self_attn"][0][0],
+        "qkv": torch.cat([w.left["self." + n][0] for n in "qkv"], 1),
+        "wq": p["self_attn.norm_q.weight"], "wk": p["self_attn.norm_k.weight"],
+        "o.w": p["self_attn.o.weight"], "o.b": p["self_attn.o.bias"], "o.gate": mod[2],
+        "o.y": w.entered["norm3"][0][0],
+        "norm3.w": p["norm3.weight"], "norm3.b": p["norm3.bias"], "norm3.y": w.left["norm3"][0],
+        "cross.w": p["cross_attn.o.weight"], "cross.b": p["cross_attn.o.bias"],
+        "cross.y": w.entered["norm2"][0][0],
+        "ffn.x": w.entered["ffn"][0][0], "ffn.w": p["ffn.0.weight"], "ffn.b": p["ffn.0.bias"],
+        "ffn.y": w.left["gelu"][0]})
+    for name, calls in (("self", own), ("cross", cross)):
+        out.update({f"{name}.{n}": t[0].flatten(1) for n, t in zip("qkvo", calls)})
+
+
+def wrap(forward, name, module, calls):
+    """forward, during which module.name is watched."""
+    def watched(*args, **kwargs):
+        kept = getattr(module, name)
+        setattr(module, name, watched_attention(calls))
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            setattr(module, name, kept)
+    return watched
+
+
+def ops_text(out):
+    """One block of umT5, 200 tokens."""
+    conf, w = R.sizes("nano", text__text_len=200), Watch()
+    ids, mask = token_rows(conf, (200,))
+    with R.precision(BF16):
+        encoder = R.text_encoder(REF, conf, SEED, ids, mask, BF16)
+        block = encoder.text_encoder.blocks[1]
+        for name in "qkvo":
+            w(name, getattr(block.attn, name))
+        w("norm1", block.norm1), w("gate", block.ffn.gate[0]), w("fc1", block.ffn.fc1)
+        w("fc2", block.ffn.fc2)
+        encoder(text_prompts=["0"])
+    out.update({"t5." + n: w.left[n][0] for n in "qkv"})
+    out.update({"t5.o": w.entered["o"][0][0],
+                "t5.table": block.pos_embedding.embedding.weight,
+                "rms.x": w.entered["norm1"][0][0], "rms.w": block.norm1.weight,
+                "rms.y": w.left["norm1"][0], "gelu.a": w.left["fc1"][0],
+                "gelu.g": w.left["gate"][0], "gelu.y": w.entered["fc2"][0][0]})
+
+
+def ops_vae(out):
+    """Of the VAE, a norm and the SiLU behind it, the end of a residual block, a doubled picture."""
+    conf, w = R.sizes("nano"), Watch()
+    z = R.bf16(draw.noise(SEED, 0, 100, latent_shape(conf, 6)))
+    with R.precision(BF16):
+        v = R.vae(REF, conf, SEED, BF16)
+        block = w("block", v.model.decoder.middle[0])
+        norm, silu, conv = block.residual[0], block.residual[1], block.residual[6]
+        double = next(m for m in v.model.decoder.upsamples if hasattr(m, "resample")).resample
+        w("norm", norm), w("silu", silu), w("conv", conv), w("double", double)
+        v.decode_to_pixel(z[None].to(BF16))
+    last = lambda x: x[0].permute(1, 2, 3, 0).flatten(0, 2)
+    taps = lambda k: k.movedim(1, -1).flatten(1)  # [O, C, ...] to [O, ... C]
+    x, past = w.entered["conv"]
+    out.update({"l2.x": last(w.entered["norm"][0]), "l2.g": norm.gamma.flatten(),
+                "l2.y": last(w.left["norm"]), "l2.silu": last(w.left["silu"]),
+                "conv.x": last(x), "conv.past": last(past), "conv.w": taps(conv.weight),
+                "conv.b": conv.bias, "conv.h": last(w.entered["block"][0]),
+                "conv.y": last(w.left["block"]), "double.w": taps(double[1].weight),
+                "double.x": w.entered["double"][0].movedim(1, -1).flatten(0, 2),
+                "double.b": double[1].bias,
+                "double.y": w.left["double"].movedim(1, -1).flatten(0, 2)})
+
+
+def make_ops():
+    """What single operations make of what they were given, in bf16, inside the models."""
+    out = {}
+    for part in (ops_dit, ops_text, ops_vae):
+        part(out)
+    save("ops", {k: v.detach().bfloat16() for k, v in out.items()})
 
 
 class Teacher:
@@ -348,6 +471,6 @@ if __name__ == "__main__":
     CHECKOUT = os.path.abspath(sys.argv[1])
     REF = R.load(CHECKOUT)
     makers = {k[5:]: f for k, f in list(globals().items()) if k.startswith("make_")}
-    for maker in sys.argv[2:] or ["sampler", "text", "vae", "dit", "roll", "lora",
+    for maker in sys.argv[2:] or ["sampler", "ops", "text", "vae", "dit", "roll", "lora",
                                "whole"]:
         makers[maker]()
