@@ -79,7 +79,8 @@ for type in $types; do
     done
 done
 unit bin/tests/common/test_dev_cuda
-for t in doctor nano tiny tiny_fp32 nano_kills tiny_kills full full_kills; do smoke $t; done
+for t in doctor nano nano_kills nano_switches nano_many_kills tiny tiny_fp32 tiny_kills full full_kills \
+    full_speed full_switches full_many_kills; do smoke $t; done
 for t in $(grep -v -e /kernels/ -e common/test_dev_cuda <<<"$all"); do unit "$t"; done
 [ "${words[*]:-}" = list ] && exit
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -9,6 +9,7 @@ import math
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 
@@ -127,6 +128,68 @@ def kills(tmp, conf, n_blocks, n_kills, *more):
         say("%d kills, slowest return %.2f s" % (n_kills, slowest))
 
 
+def many_kills(tmp, conf, n_blocks, seconds_max, *more):
+    """In one long job, one kill after the other, as soon as the last one's victim is back."""
+    rng, back = random.Random(5), {}
+    with Up(tmp, conf, "--set", "supervisor.deaths=1000", *more) as p:
+        want = p.video("calm", n_blocks)
+        job = p.begin("killed", n_blocks)
+        end = time.monotonic() + seconds_max
+        while job.poll() is None and time.monotonic() < end:
+            time.sleep(rng.uniform(0.05, 0.6))
+            stage = rng.choice(("dit", "dit", "vae", "vae", "text", "gateway"))
+            was = p.process(stage)
+            if was["state"] != "up" or job.poll() is not None:
+                continue
+            os.kill(was["pid"], signal.SIGKILL)
+            died = time.monotonic()
+            wait_for(stage + " again", 120, lambda: p.is_back(stage, was["pid"]))
+            back.setdefault(stage + " in " + was["phase"], []).append(time.monotonic() - died)
+        same(want, p.end(job, n_blocks), "killed:")
+        for name, took in sorted(back.items()):
+            say("%-18s %3d kills, back in %.2f s (median), %.2f (longest)" %
+                (name, len(took), sorted(took)[len(took) // 2], max(took)))
+        say("%d kills, the same %d frames" % (sum(map(len, back.values())), len(want)))
+
+
+def file_has(path, n_bytes):
+    return os.path.exists(path) and os.path.getsize(path) >= n_bytes
+
+
+def switches(tmp, conf, n_switches, *more):
+    """Live: from `prompt` to the first frame of it in the file, at whatever moment it comes."""
+    run_dir, movie = os.path.join(tmp, "run"), os.path.join(tmp, "live.y4m")
+    began = time.monotonic()
+    live = start(["serve", "-c", conf, "--run", run_dir, "-o", movie, "--prompt", "a red ball",
+                  "--quiet", "--set", "run.fps=60", "--set", "run.ahead_ms=0"] + PLACES +
+                 list(more), stdin=subprocess.PIPE)
+    try:
+        wait_for("a header", SECONDS_MAX, lambda: file_has(movie, 100))
+        with open(movie, "rb") as f:
+            header = f.readline()
+        width, height = (int(w[1:]) for w in header.decode().split()[1:3])
+        n_bytes = len(b"FRAME\n") + width * height * 3 // 2
+        wait_for("a frame", 120, lambda: file_has(movie, len(header) + n_bytes))
+        say("from exec to the first frame %.2f s" % (time.monotonic() - began))
+        took = []
+        for i in range(n_switches):
+            time.sleep(1.5 + 0.037 * i)
+            asked = time.monotonic()
+            r = run(["prompt", "--run", run_dir, "prompt %d" % (i % 3)])
+            check_result(r, 0)
+            frame = int(r.stdout.split("frame")[1].split()[0])
+            wait_for("frame %d" % frame, 60,
+                     lambda: file_has(movie, len(header) + (frame + 1) * n_bytes))
+            took.append(time.monotonic() - asked)
+        took.sort()
+        say("%d switches: first new frame after %.2f to %.2f s, median %.2f" %
+            (n_switches, took[0], took[-1], took[n_switches // 2]))
+        live.send_signal(signal.SIGINT)
+        check(live.wait(60) == 0, "serve ended with", live.returncode)
+    finally:
+        live.kill()
+
+
 def psnr_db(a, b):
     with open(a, "rb") as f, open(b, "rb") as g:
         x, y = f.read(), g.read()
@@ -186,8 +249,33 @@ def test_full_kills(tmp):
     kills(tmp, FULL, 8, 6)
 
 
-TESTS = [test_doctor, test_nano, test_nano_kills, test_tiny, test_tiny_fp32, test_tiny_kills,
-         test_full, test_full_kills]
+def test_full_speed(tmp):
+    only_gpu()
+    with Up(tmp, FULL) as p:
+        p.video("long", 120)
+
+
+def test_nano_switches(tmp):
+    switches(tmp, NANO, 3)
+
+
+def test_full_switches(tmp):
+    only_gpu()
+    switches(tmp, FULL, 10)
+
+
+def test_nano_many_kills(tmp):
+    many_kills(tmp, NANO, 300, 20)
+
+
+def test_full_many_kills(tmp):
+    only_gpu()
+    many_kills(tmp, FULL, 80, 120)
+
+
+TESTS = [test_doctor, test_nano, test_nano_kills, test_nano_switches, test_nano_many_kills, test_tiny,
+         test_tiny_fp32, test_tiny_kills, test_full, test_full_kills, test_full_speed,
+         test_full_switches, test_full_many_kills]
 
 if __name__ == "__main__":
     os.chdir(harness.ROOT)
