@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import signal
-import time
 
-from harness import (NANO, Pipeline, Serve, check, check_result, generate, hashes, pid_of, run,
+from faults import Faults
+from harness import (Pipeline, Serve, check, check_result, generate, hashes, pid_of, run,
                      send_signal, start, status, wait_for)
 
 BLOCKS = "40"
+COUNTED = ["--set", "fault.point=dit.block", "--set", "fault.action=count"]
 
 
 def script(tmp):
@@ -20,12 +21,14 @@ def script(tmp):
     return path
 
 
-def kill_keeper(run_dir, *regions):
-    """SIGKILL; with regions, their memory is gone when the next keeper looks for it."""
+def kill_keeper(run_dir, *regions, stages=()):
+    """SIGKILL, of stages too; regions are gone when the next keeper looks for them."""
     supervisor, keeper = status(run_dir)["pid"], pid_of(run_dir, "keeper")
+    victims = [keeper] + [pid_of(run_dir, s) for s in stages]
     send_signal(supervisor, signal.SIGSTOP)
     try:
-        send_signal(keeper, signal.SIGKILL)
+        for pid in victims:
+            send_signal(pid, signal.SIGKILL)
         for name in regions:
             os.unlink(os.path.join(run_dir, "region." + name))
     finally:
@@ -37,22 +40,26 @@ def blocks_made(run_dir):
     return status(run_dir)["counters"]["latents_blocks"]
 
 
-def run_and_lose(tmp, name, regions, at_blocks):
-    """A job during which the keeper dies at these blocks; hashes, status, run directory's copy."""
+def run_during(tmp, name, at_blocks, act, *more):
+    """A job with act() at these blocks; hashes, status, a copy of the run directory."""
     sums, kept = os.path.join(tmp, name + ".sha256"), os.path.join(tmp, name)
-    with Pipeline(tmp) as p:
+    with Pipeline(tmp, *more) as p:
         job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o",
                      os.path.join(tmp, name + ".y4m"), "--script", script(tmp), "--blocks",
                      BLOCKS])
         for at in at_blocks:
             wait_for("block %d" % at, 60, lambda: blocks_made(p.run_dir) >= at)
-            kill_keeper(p.run_dir, *regions)
+            act(p.run_dir)
         check(job.wait(120) == 0, "the job ended with", job.returncode, job.stderr.read())
         s = status(p.run_dir)
         os.mkdir(kept)
         for part in ("config.ini", "ledger"):
             shutil.copy(os.path.join(p.run_dir, part), kept)
     return hashes(sums), s, kept
+
+
+def run_and_lose(tmp, name, regions, at_blocks):
+    return run_during(tmp, name, at_blocks, lambda run_dir: kill_keeper(run_dir, *regions))
 
 
 def replay(tmp, kept, name):
@@ -116,5 +123,27 @@ def test_replay_of_nothing(tmp):
     check_result(run(["replay", tmp]), 2, "--hashes")
 
 
+def test_killed_while_rebuilding(tmp):
+    """The successor, too, dies before the VAE's state, the KV cache is whole again."""
+    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS)
+    for stage, place, nth, region in (("vae", "vae.layer", 40, "vae.0"),
+                                      ("dit", "dit.recache.layer", 2, "kv.0")):
+        def act(run_dir):
+            faults = Faults(run_dir)
+            fired = faults.fired()
+            faults.arm(place, nth)
+            kill_keeper(run_dir, region, stages=[stage])
+            wait_for("a kill at " + place, 30, lambda: faults.fired() > fired)
+
+        got, s, kept = run_during(tmp, stage, [20], act, *COUNTED)
+        c = s["counters"]
+        if stage == "vae":
+            check(got == want and s["exact"] and c["latents_decoded_again"] > 38, c)
+        else:
+            check(not s["exact"] and got != want and replay(tmp, kept, "again") == got, c)
+            check(c["rebuilds"] == 1, c)
+
+
 TESTS = [test_all_memory_is_found_again, test_lost_vae_state, test_lost_kv_cache,
          test_replay_of_a_live_session, test_replay_of_nothing]
+FULL = [test_killed_while_rebuilding]
