@@ -42,6 +42,9 @@ class Jobs:
         check(got == self.want, what, "first frame that differs:",
               next((i for i, (a, b) in enumerate(zip(self.want, got)) if a != b), len(got)))
 
+    def pid(self, stage):
+        return next(q["pid"] for q in status(self.p.run_dir)["processes"] if q["name"] == stage)
+
     def kill(self, *stages, sig=signal.SIGKILL):
         pids = {q["name"]: q["pid"] for q in status(self.p.run_dir)["processes"]}
         for stage in stages:
@@ -158,6 +161,18 @@ def test_stopped_past_the_deadline(tmp):
         check(before[0] != after[0] and before[1] != after[1], before, after)
 
 
+def test_stopped_for_ever(tmp):
+    """The others: text while it has nothing to do, the gateway in a job, the keeper, which may be
+    silent for six times as long."""
+    with Pipeline(tmp, *armed("--set", "supervisor.beat_s_max=2")) as p:
+        jobs = Jobs(tmp, p)
+        for who in ("text", "gateway", "keeper"):
+            pid, = jobs.kill(who, sig=0)
+            jobs.during(who + " stopped:", lambda: jobs.kill(who, sig=signal.SIGSTOP))
+            wait_for("another " + who, 40, lambda: jobs.pid(who) not in (0, pid))
+        jobs.during("after that:", lambda: None)
+
+
 def test_fence(tmp):
     """A stopped holder keeps its lease: whoever asks for it waits, and the holder goes on."""
     with Pipeline(tmp, *armed()) as p:
@@ -224,4 +239,4 @@ def test_disk_full_at_every_write(tmp):
 TESTS = [test_kill_during_recovery, test_keeper_killed, test_crash_at_every_start, test_poison_block, test_fence,
          test_disk_full_at_every_write]
 FULL = [test_kill_during_every_recovery, test_kill_two_at_once, test_kill_at_start_and_end,
-        test_stopped_past_the_deadline, test_no_memory_at_every_place]
+        test_stopped_past_the_deadline, test_stopped_for_ever, test_no_memory_at_every_place]

@@ -440,7 +440,7 @@ static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t
     for (int i = 0; i < 6000; i++) {
         const int64_t who = pick(&w, 8), L = (int64_t)l->dit.n_latents_blocks;
         if (who < 2) step_gateway(&w);
-        else if (who == 2) w.is_ready |= 1ll << pick(&w, 64);
+        else if (who == 2) w.is_ready |= 1ll << pick(&w, 63);
         else if (who == 3 && (int64_t)l->vae.n_latents < L * c.dit.block) l->vae.n_latents++;
         else if (pick(&w, 200) == 0) lose_cache(&w);
         else step_dit(&w);
