@@ -23,7 +23,8 @@ static int open_all(void **state)
 static void test_whose_configuration(void **state)
 {
     (void)state;
-    check_fails(pipeline_conf(&conf, &args, scratch_dir), ERR_USAGE, "up: -c FILE?");
+    /* No demo.ini beside it, wherever scratch lies. */
+    check_fails(pipeline_conf(&conf, &args, scratch_path("no/bin")), ERR_USAGE, "up: -c FILE?");
     args.conf = scratch_put("a.ini", "[run]\nfps = 25\n");
     args.sets[args.n_sets++] = "run.seed=7";
     check_ok(pipeline_conf(&conf, &args, scratch_dir));
