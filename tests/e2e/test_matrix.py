@@ -160,7 +160,10 @@ def test_kill_matrix_dit(tmp):
 
 
 def test_kill_matrix_vae_gateway(tmp):
-    run_matrix(tmp, "vae, gateway", ("vae", "gateway"), options("absolute", "true"))
+    """All in one configuration, a sixth in each of the others: neither stage reads those keys."""
+    for i, (rope, sink) in enumerate(CONFIGS):
+        run_matrix(tmp, "vae, gateway, %s, global_sink %s" % (rope, sink), ("vae", "gateway"),
+                   options(rope, sink), lambda kills: kills[i::6] if i else kills)
 
 
 def test_kill_matrix_text(tmp):
