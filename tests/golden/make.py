@@ -118,7 +118,7 @@ def make_text():
         rounded = encode(conf, lengths, BF16)[1]
         save("text-" + name, {
             "ids": ids.int(), "n": torch.tensor(lengths, dtype=torch.int32),
-            "exact": exact.float(), "words": words(n_words),
+            "exact": exact.float(), "words": words(n_words), "rounded": rounded.bfloat16(),
             "error": torch.cat([error(rounded[i], exact[i]) for i in range(len(lengths))])})
 
 
