@@ -24,7 +24,7 @@ static void take_last_line(char *text, char line[LINE_MAX_BYTES])
     size_t n = strlen(text);
     while (n > 0 && text[n - 1] == '\n') text[--n] = 0;
     const char *at = strrchr(text, '\n');
-    snprintf(line, LINE_MAX_BYTES, "%s", at ? at + 1 : text);
+    snprintf(line, LINE_MAX_BYTES, "%.*s", LINE_MAX_BYTES - 1, at ? at + 1 : text);
 }
 
 /* All that it says until it ends; what goes beyond the buffer is read and dropped. false: it says

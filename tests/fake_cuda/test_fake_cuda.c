@@ -257,7 +257,10 @@ static int make_and_wait(void)
     fake_cuda("");
     if (dev_open(&d, "cuda:0", 1) != OK || dev_share_make(d, "shared", BYTES, &s) != OK) return 1;
     if (write(STDOUT_FILENO, &s, sizeof s) != sizeof s) return 2;
-    return read(STDIN_FILENO, &c, 1) == 0 ? 0 : 3;
+    const bool is_end = read(STDIN_FILENO, &c, 1) == 0;
+    dev_share_drop(d, &s);
+    dev_close(&d);
+    return is_end ? 0 : 3;
 }
 
 static void start(struct keeper *k)
