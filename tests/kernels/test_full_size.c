@@ -202,16 +202,16 @@ static void test_full_conv(void **state)
 {
     NEEDS_GPU;
     one_conv((struct shape){1, 60, 104, 384, 384, 3, false});
-    one_conv((struct shape){2, 120, 208, 384, 384, 3, false});
-    one_conv((struct shape){4, 240, 416, 192, 192, 3, false});
-    one_conv((struct shape){4, 480, 832, 96, 96, 3, false});
+    one_conv((struct shape){1, 120, 208, 384, 384, 3, false});
+    one_conv((struct shape){1, 240, 416, 192, 192, 3, false});
+    one_conv((struct shape){1, 480, 832, 96, 96, 3, false});
 }
 
 static void test_full_upsample(void **state)
 {
     NEEDS_GPU;
     one_conv((struct shape){1, 60, 104, 384, 192, 1, true});
-    one_conv((struct shape){4, 240, 416, 192, 96, 1, true});
+    one_conv((struct shape){1, 240, 416, 192, 96, 1, true});
 }
 
 int main(void)
