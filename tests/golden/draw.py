@@ -92,7 +92,7 @@ def noise(seed, block, step, shape):
     return normals(seed, 1 << 63 | block << 8 | step + 1, int(np.prod(shape))).reshape(shape)
 
 
-def _scale(key, shape, head_dim):
+def scale(key, shape, head_dim):
     """mean, std of a tensor, by its name: the same table as the declarations in procs/."""
     fan_in = int(np.prod(shape[1:]))
     linear = F(1) / np.sqrt(F(fan_in))
@@ -117,7 +117,7 @@ def weights(seed, shapes, head_dim=1):
     """{key: f32 array} for {key: shape}. A convolution of the VAE is drawn as [O, kt, k, k, C]."""
     out = {}
     for key, shape in shapes.items():
-        mean, std = _scale(key, shape, head_dim)
+        mean, std = scale(key, shape, head_dim)
         z = normals(seed, stream(key), int(np.prod(shape)))
         w = mean + std * z
         if len(shape) > 3 and key != "patch_embedding.weight" and not key.endswith("gamma"):

@@ -25,24 +25,6 @@ F64, BF16 = torch.float64, torch.bfloat16
 STEPS = (1000, 750, 500, 250)
 
 
-class Embeds(torch.nn.Module):
-    """A text encoder that has encoded: prompt "i" is row i."""
-
-    def __init__(self, rows):
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, text_prompts):
-        return {"prompt_embeds": self.rows[[int(p) for p in text_prompts]]}
-
-
-class Blind(torch.nn.Module):
-    """A VAE for a video of which only the latents are wanted."""
-
-    def decode_to_pixel(self, latents, use_cache):
-        return torch.zeros(1, 1)
-
-
 def save(name, tensors):
     commit = os.popen(f"git -C {CHECKOUT} rev-parse HEAD 2>/dev/null").read().strip()
     meta = {"reference": "NVlabs/LongLive v1.0 " + (commit or "e52d9ef"), "torch": torch.__version__,
@@ -296,7 +278,7 @@ class Teacher:
         self.gen = gen if gen is not None else R.generator(REF, conf, SEED, dtype)
         self.dtype, self.embed = dtype, embed[None].to(dtype)
         self.tokens = conf["model"]["latent_rows"] * conf["model"]["latent_cols"] // 4
-        self.p = R.pipeline(REF, conf, self.gen, Embeds(None), torch.nn.Identity(),
+        self.p = R.pipeline(REF, conf, self.gen, R.Embeds(None), torch.nn.Identity(),
                             torch.zeros(1, 1, 1))
         self.p._initialize_kv_cache(1, dtype, torch.device("cpu"), 12 * self.tokens)
         self.p._initialize_crossattn_cache(1, dtype, torch.device("cpu"))
@@ -315,7 +297,7 @@ def roll(conf, noise, eps, embeds, dtype, switches=(), keep=True, relative=False
     """A whole video: latents [T, z, Y, X] and, with a decoder, frames in [0, 1]."""
     with R.precision(dtype):
         gen = R.generator(REF, conf, SEED, dtype, relative)
-        p = R.pipeline(REF, conf, gen, Embeds(embeds.to(dtype)), decoder or Blind(),
+        p = R.pipeline(REF, conf, gen, R.Embeds(embeds.to(dtype)), decoder or R.Blind(),
                        eps.to(dtype), keep)
         video, latents = p.inference(
             noise[None].to(dtype), return_latents=True, switch_frame_indices=list(switches),
@@ -450,7 +432,7 @@ def make_whole():
         base = {"model." + k: t.float() for k, t in gen.model.state_dict().items()}
         adapter = adapter_of(gen)
         embeds = encoder(text_prompts=[str(i) for i in range(len(rows))])["prompt_embeds"]
-        p = R.pipeline(REF, conf, gen.to(F64), Embeds(embeds), v, eps.to(F64))
+        p = R.pipeline(REF, conf, gen.to(F64), R.Embeds(embeds), v, eps.to(F64))
         video, latents = p.inference(noise[None].to(F64), return_latents=True,
                                      switch_frame_indices=[12, 15],
                                      text_prompts_list=[[str(i)] for i in range(len(rows))])

@@ -14,6 +14,7 @@ import torch.nn.functional
 
 import draw
 
+DECODER = ("conv2.", "decoder.")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -47,6 +48,24 @@ class Tokens:
     def __call__(self, prompts, **kwargs):
         rows = [int(p) for p in prompts]
         return self.ids[rows], self.mask[rows]
+
+
+class Embeds(torch.nn.Module):
+    """A text encoder that has encoded: prompt "i" is row i."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, text_prompts):
+        return {"prompt_embeds": self.rows[[int(p) for p in text_prompts]]}
+
+
+class Blind(torch.nn.Module):
+    """A VAE for a video of which only the latents are wanted."""
+
+    def decode_to_pixel(self, latents, use_cache):
+        return torch.zeros(1, 1)
 
 
 class Torch:
@@ -130,7 +149,7 @@ def text_encoder(ref, conf, seed, ids, mask, dtype):
     return encoder.to(dtype)
 
 
-def vae(ref, conf, seed, dtype):
+def vae(ref, conf, seed, dtype, fill=True):
     z, base = conf["model"]["latent_channels"], conf["vae"]["base_dim"]
     temporal = [False, True, True]
     whole = ref.vae.WanVAE_(dim=base, z_dim=z, temperal_downsample=temporal)
@@ -141,7 +160,8 @@ def vae(ref, conf, seed, dtype):
     ref.wrapper._video_vae = lambda pretrained_path, z_dim: made(pretrained_path, z_dim=z)
     v = ref.wrapper.WanVAEWrapper()
     v.mean, v.std = v.mean[:z], v.std[:z]
-    v.words = _fill(v.model, seed, lambda k: k.startswith(("conv2.", "decoder.")))
+    if fill:
+        v.words = _fill(v.model, seed, lambda k: k.startswith(DECODER))
     return v.to(dtype)
 
 
@@ -160,9 +180,8 @@ def generator(ref, conf, seed, dtype, relative=False, fill=True):
     return g.to(dtype)
 
 
-def pipeline(ref, conf, gen, encoder, decoder, eps, global_sink=True):
+def pipeline(ref, conf, gen, encoder, decoder, eps, global_sink=True, steps=(1000, 750, 500, 250)):
     """eps [blocks, steps - 1, frames, z, Y, X], in the order in which the sampler draws."""
-    from omegaconf import OmegaConf
     c, text_len = conf["dit"], conf["text"]["text_len"]
     heads, tokens = c["heads"], conf["model"]["latent_rows"] * conf["model"]["latent_cols"] // 4
 
@@ -173,12 +192,12 @@ def pipeline(ref, conf, gen, encoder, decoder, eps, global_sink=True):
         return shape
 
     ref.plain.torch = ref.interactive.torch = Torch(fix, iter(eps.flatten(0, 1)))
-    args = OmegaConf.create({
-        "denoising_step_list": [1000, 750, 500, 250], "warp_denoising_step": True,
-        "num_frame_per_block": 3, "context_noise": 0, "global_sink": global_sink,
-        "model_kwargs": {"local_attn_size": 12, "timestep_shift": 5.0, "sink_size": 3}})
+    args = types.SimpleNamespace(
+        denoising_step_list=list(steps), warp_denoising_step=True, num_frame_per_block=3,
+        context_noise=0, global_sink=global_sink, model_kwargs=types.SimpleNamespace(
+            local_attn_size=12, timestep_shift=5.0, sink_size=3))
     p = ref.interactive.InteractiveCausalInferencePipeline(
-        args, torch.device("cpu"), generator=gen, text_encoder=encoder, vae=decoder)
+        args, eps.device, generator=gen, text_encoder=encoder, vae=decoder)
     p.num_transformer_blocks = c["layers"]
     p.frame_seq_length = tokens
     return p
