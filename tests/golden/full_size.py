@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """LongLive at its own size beside LongLive's own code: same weights, same noise, same prompt.
 
-    python3 tests/golden/full_size.py CHECKOUT BIN_DIR OUT.json [--size full|tiny]
+    python3 tests/golden/full_size.py CHECKOUT BIN_DIR OUT.json [--size full|deep|tiny]
                                       [--device cuda:0|cpu] [--blocks N] [--work DIR]
 
 The reference runs in fp32, which is the truth here, and in bf16; `longlived generate` runs as its
@@ -36,6 +36,8 @@ PSNR_MIN = 50.0
 FULL = {"model": {"latent_channels": 16, "latent_rows": 60, "latent_cols": 104},
         "text": {"dim": 4096, "text_len": 512}, "vae": {"base_dim": 96},
         "dit": {"dim": 1536, "heads": 12, "ffn_dim": 8960, "layers": 30, "freq_dim": 256}}
+# All its weights, at 96 x 64 pixels: what a CPU can do.
+DEEP = {**FULL, "model": {"latent_channels": 16, "latent_rows": 8, "latent_cols": 12}}
 # One step is one pass of the DiT: from noise at 1000, x0 = noise - flow.
 CASES = {"pass": (1000,), "video": (1000, 750, 500, 250)}
 
@@ -145,7 +147,9 @@ def ours(a, folder, name, steps, blocks, *more, timeout=240):
     latents, movie = (os.path.join(folder, name + end) for end in ("-out.safetensors", ".y4m"))
     keys = ["model.dit=" + os.path.join(folder, "dit.safetensors"),
             "model.vae=" + os.path.join(folder, "vae.safetensors"), "model.weights=random:1",
-            "dit.steps=" + ",".join(map(str, steps)), "text.layers=1"]
+            "dit.steps=" + ",".join(map(str, steps)), "text.layers=1", "text.vocab=1024"]
+    if a.size == "deep":
+        keys += [f"model.{k}={v}" for k, v in DEEP["model"].items()]
     keys += [f"place.{s}={a.device}" for s in ("text", "dit", "vae")] + list(more)
     command = [os.path.join(a.bin, "longlived"), "generate", "-c", conf, "--quiet",
                *[word for k in keys for word in ("--set", k)], "--run", os.path.join(folder, "run"),
@@ -196,7 +200,7 @@ def vae_case(R, vae, conf, device, latents, movie):
 def reference_side(a, device, folder):
     """Weights and inputs as files; the reference's latents in both precisions, and its VAE."""
     R, ref = load(a.checkout, device)
-    conf = FULL if a.size == "full" else R.sizes(a.size)
+    conf = {"full": FULL, "deep": DEEP}.get(a.size) or R.sizes(a.size)
     inputs = draw_inputs(conf, a.blocks, folder)
     with torch.device(device):
         gen = R.generator(ref, conf, SEED, F32, fill=False).to(device)
@@ -261,12 +265,12 @@ def main():
     p.add_argument("checkout", type=os.path.abspath)
     p.add_argument("bin", type=os.path.abspath)
     p.add_argument("out")
-    p.add_argument("--size", choices=("full", "tiny"), default="full")
+    p.add_argument("--size", choices=("full", "deep", "tiny"), default="full")
     p.add_argument("--device", default="cuda:0")
     p.add_argument("--blocks", type=int, default=5)
     p.add_argument("--work", help="a folder for 3 GB of files; default: a new one, which goes")
     a = p.parse_args()
-    a.conf = {"full": "longlive-h100.ini", "tiny": "tiny.ini"}[a.size]
+    a.conf = "tiny.ini" if a.size == "tiny" else "longlive-h100.ini"
     device = torch.device(a.device)
     about = {"size": a.size, "torch": torch.__version__, "seed": SEED, "blocks": a.blocks,
              "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"}
