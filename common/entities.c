@@ -1,4 +1,4 @@
-/* entities.c - made by launch/entities.py; see entities.h. */
+/* entities.c - see entities.h. The table is made by launch/entities.py. */
 #include "common/entities.h"
 
 #include <string.h>

@@ -1,45 +1,13 @@
 """Writes common/entities.c: HTML's named character references, as Python's html.entities has them.
 
-    python3 launch/entities.py > common/entities.c
+    python3 launch/entities.py
 """
 
 import html.entities
 import unicodedata
 
-HEAD = """/* entities.c - made by launch/entities.py; see entities.h. */
-#include "common/entities.h"
-
-#include <string.h>
-
-/* Sorted: \\1 name ('!' after it: good without ';' too) \\2 text. */
-/* clang-format off */
-static const char table[] ="""
-TAIL = """
-/* clang-format on */
-
-const char *entity_find(const char *name, size_t n_name, bool has_end, size_t *n_text)
-{
-    size_t lo = 0, hi = sizeof table - 2; /* entries lie in [lo, hi); a \\1 is behind them */
-    while (lo < hi) {
-        size_t at = lo + (hi - lo) / 2;
-        while (at > lo && table[at] != '\\1') at--;
-        const char *entry = table + at + 1, *text = strchr(entry, '\\2');
-        const bool is_short = text[-1] == '!';
-        const size_t n = (size_t)(text - entry) - is_short;
-        const char *end = strchr(++text, '\\1');
-        int order = memcmp(name, entry, n_name < n ? n_name : n);
-        if (order == 0) order = (n_name > n) - (n_name < n);
-        if (order == 0 && !has_end && !is_short) return NULL;
-        if (order == 0) {
-            *n_text = (size_t)(end - text);
-            return text;
-        }
-        if (order < 0) hi = at;
-        else lo = (size_t)(end - table);
-    }
-    return NULL;
-}
-"""
+FILE = "common/entities.c"
+BEFORE, AFTER = "static const char table[] =\n", "/* clang-format on */\n"
 
 
 def escaped(text):
@@ -66,9 +34,11 @@ def main():
             line = ""
         line += row
     lines.append(line)
-    print(HEAD)
-    print("\n".join('    "%s"' % s for s in lines) + ";", end="")
-    print(TAIL, end="")
+    with open(FILE, encoding="utf-8") as f:
+        head, rest = f.read().split(BEFORE)
+    tail = rest.split(AFTER)[1]
+    with open(FILE, "w", encoding="utf-8") as f:
+        f.write(head + BEFORE + "\n".join('    "%s"' % s for s in lines) + ";\n" + AFTER + tail)
 
 
 if __name__ == "__main__":

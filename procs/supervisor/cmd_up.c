@@ -135,15 +135,25 @@ static err_t background(const struct args *a, const char *bin_dir, const char *r
     return e;
 }
 
+/* The configuration, seen to be possible here, and the run directory that it or --run names. */
+static err_t plan_run(const struct args *a, const char *bin_dir, struct conf *c,
+                      char run[RUNDIR_PATH_MAX])
+{
+    err_t e = OK;
+    TRY(pipeline_conf(c, a, bin_dir));
+    TRY(rundir_path(run, a->run ? a->run : c->run.dir, "main"));
+    TRY(pipeline_check(c, bin_dir));
+out:
+    return e;
+}
+
 err_t cmd_up(const struct args *a, const char *bin_dir)
 {
     char run[RUNDIR_PATH_MAX];
     err_t e = OK;
     struct conf *c = calloc(1, sizeof *c);
     if (!c) return FAIL(ERR_NOMEM, "configuration");
-    TRY(pipeline_conf(c, a, bin_dir));
-    TRY(rundir_path(run, a->run ? a->run : c->run.dir, "main"));
-    TRY(pipeline_check(c, bin_dir));
+    TRY(plan_run(a, bin_dir, c, run));
     e = a->foreground ? foreground(a, bin_dir, c, run) : background(a, bin_dir, run);
 out:
     free(c);
@@ -156,9 +166,7 @@ err_t cmd_prepare(const struct args *a, const char *bin_dir)
     err_t e = OK;
     struct conf *c = calloc(1, sizeof *c);
     if (!c) return FAIL(ERR_NOMEM, "configuration");
-    TRY(pipeline_conf(c, a, bin_dir));
-    TRY(rundir_path(run, a->run ? a->run : c->run.dir, "main"));
-    TRY(pipeline_check(c, bin_dir));
+    TRY(plan_run(a, bin_dir, c, run));
     TRY(pipeline_prepare(c, run));
     printf("longlived: prepared %s\n", run);
 out:
