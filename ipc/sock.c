@@ -7,7 +7,6 @@
 #include "ipc/sock.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,14 +20,12 @@ enum {
     ENDPOINT_MAX = 6 + 107 + 1, /* "ipc://" and a UNIX socket's name */
     REQUEST_HWM = 64,
     TAKE_MAX = 256,
-    TRIM_AFTER = 64, /* messages */
     CONNECT_MS = 2000
 };
 
 struct server {
     void *ctx, *router;
     struct bells *bells;
-    int32_t n_taken; /* since libc's memory was last given back */
 };
 
 struct client {
@@ -177,7 +174,6 @@ err_t server_next(struct server *s, uint8_t peer[SOCK_PEER_MAX], size_t *n_peer,
         const int n = zmq_recv(s->router, peer, SOCK_PEER_MAX, ZMQ_DONTWAIT);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return OK;
         if (n < 0) return FAIL(ERR_BUG, "gateway.ctl: %s", zmq_strerror(errno));
-        s->n_taken++;
         const bool has_body = has_more(s->router);
         const bool is_named = n > 0 && n <= SOCK_PEER_MAX;
         if (!has_body || take(s->router, buf, cap, n_bytes) != TOOK_MESSAGE || !is_named) {
@@ -191,23 +187,11 @@ err_t server_next(struct server *s, uint8_t peer[SOCK_PEER_MAX], size_t *n_peer,
     return OK;
 }
 
-/* What libzmq queued for us is freed once it is taken, but libc keeps it: after a flood of messages
- * the process would stay at several times its size. */
-static void give_back_memory(struct server *s)
-{
-    if (s->n_taken < TRIM_AFTER) return;
-    s->n_taken = 0;
-    (void)malloc_trim(0);
-}
-
 bool server_has_request(struct server *s)
 {
     int events = 0;
     size_t n = sizeof events;
-    if (zmq_getsockopt(s->router, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN))
-        return true;
-    give_back_memory(s);
-    return false;
+    return zmq_getsockopt(s->router, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN);
 }
 
 void server_reply(struct server *s, const uint8_t *peer, size_t n_peer, const uint8_t *buf,

@@ -26,7 +26,7 @@ def test_cuda_frames(tmp):
 
     want = video("cpu")
     for name, machine, places in (("one", "gpus=1 peer=0", ONE_GPU),
-                                  ("two", "gpus=2 late_ms=200", TWO_GPUS),
+                                  ("two", "gpus=2 late_ms=200 pin=0", TWO_GPUS),
                                   ("mixed", "gpus=1", placed("cpu", "cuda:0", "cpu"))):
         with fake_gpus(machine):
             got = video(name, *places)

@@ -18,7 +18,7 @@
 enum { NODES_MAX = 64, POISON = 0xA5, BLOCK_BYTES = 2 << 20, GPU_BYTES = 1 << 30 };
 
 static struct {
-    int gpus, driver, major, mode, mps, peer, ipc, memory_mb, late_ms, fail, error;
+    int gpus, driver, major, mode, mps, peer, pin, ipc, memory_mb, late_ms, fail, error;
 } machine;
 
 static struct {
@@ -81,11 +81,17 @@ void fake_cuda(const char *text)
         const char *key;
         int *value, fallback;
     } words[] = {
-        {"gpus", &machine.gpus, 1},       {"driver", &machine.driver, 1},
-        {"major", &machine.major, 9},     {"mode", &machine.mode, 0},
-        {"mps", &machine.mps, 0},         {"peer", &machine.peer, 1},
-        {"ipc", &machine.ipc, 1},         {"memory_mb", &machine.memory_mb, 0},
-        {"late_ms", &machine.late_ms, 0}, {"fail", &machine.fail, 0},
+        {"gpus", &machine.gpus, 1},
+        {"driver", &machine.driver, 1},
+        {"major", &machine.major, 9},
+        {"mode", &machine.mode, 0},
+        {"mps", &machine.mps, 0},
+        {"peer", &machine.peer, 1},
+        {"pin", &machine.pin, 1},
+        {"ipc", &machine.ipc, 1},
+        {"memory_mb", &machine.memory_mb, 0},
+        {"late_ms", &machine.late_ms, 0},
+        {"fail", &machine.fail, 0},
         {"error", &machine.error, 2},
     };
     const size_t n_words = sizeof words / sizeof *words;
@@ -399,7 +405,7 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned flags)
         if (!pinned[i]) at = &pinned[i];
     }
     MUST(at);
-    if (bytes == 0) return fails(cudaErrorInvalidValue);
+    if (bytes == 0 || !machine.pin) return fails(cudaErrorInvalidValue);
     *at = p;
     fake.n_live++;
     return cudaSuccess;

@@ -4,6 +4,7 @@
 #include "tests/scratch.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -175,6 +176,7 @@ static void test_name_too_long(void **state)
 static void ring_back(const char *dir)
 {
     struct bells *vae = NULL;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failing test ends no child */
     if (bells_open(&vae, dir, WRITER_VAE) != OK) _exit(1);
     for (;;)
         if (wakes(vae, 1000)) bells_ring(vae, WRITER_DIT);
