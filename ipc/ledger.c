@@ -21,6 +21,7 @@ _Static_assert(sizeof(struct ledger_head) == 11 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_session) == 8 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_script) == 48 + PROMPT_KEY_BYTES, "no padding");
 _Static_assert(sizeof(struct ledger_decision) == 56 + PROMPT_KEY_BYTES, "no padding");
+_Static_assert(sizeof(struct ledger_spans) == 8 + LEDGER_SPANS * 32, "no padding");
 _Static_assert(offsetof(struct ledger, text) == 0 * LEDGER_PAGE_BYTES, "a page a writer");
 _Static_assert(offsetof(struct ledger, dit) == 1 * LEDGER_PAGE_BYTES, "a page a writer");
 _Static_assert(offsetof(struct ledger, vae) == 2 * LEDGER_PAGE_BYTES, "a page a writer");
@@ -29,7 +30,8 @@ _Static_assert(offsetof(struct ledger, sessions) == 4 * LEDGER_PAGE_BYTES, "reco
 _Static_assert(sizeof(struct ledger) ==
                    4 * LEDGER_PAGE_BYTES + LEDGER_SESSIONS_MAX * sizeof(struct ledger_session) +
                        LEDGER_SCRIPTS_MAX * sizeof(struct ledger_script) +
-                       LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES,
+                       LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES +
+                       WRITERS * sizeof(struct ledger_spans),
                "no padding between the parts");
 
 const char *const ledger_writer_names[WRITERS] = {
@@ -107,6 +109,24 @@ static int64_t count_of(const counter *c, int64_t n_max)
 {
     const uint64_t n = ledger_read(c);
     return n < (uint64_t)n_max ? (int64_t)n : n_max;
+}
+
+int32_t ledger_spans_read(const struct ledger_spans *s, uint64_t *from, struct ledger_span *out,
+                          int32_t cap)
+{
+    const uint64_t n = ledger_read(&s->n);
+    /* The oldest slot is the one that the writer may be in. A wrapped difference: not of this ring.
+     */
+    if (n - *from >= LEDGER_SPANS) *from = n < LEDGER_SPANS ? 0 : n - LEDGER_SPANS + 1;
+    const int32_t n_out = (int32_t)(n - *from < (uint64_t)cap ? n - *from : (uint64_t)cap);
+    for (int32_t i = 0; i < n_out; i++) out[i] = s->ring[(*from + (uint64_t)i) % LEDGER_SPANS];
+    atomic_thread_fence(memory_order_acquire);
+    const uint64_t n_now = ledger_read(&s->n);
+    int32_t n_lost = 0; /* overwritten meanwhile */
+    while (n_lost < n_out && n_now - (*from + (uint64_t)n_lost) >= LEDGER_SPANS) n_lost++;
+    for (int32_t i = n_lost; i < n_out; i++) out[i - n_lost] = out[i];
+    *from += (uint64_t)n_out;
+    return n_out - n_lost;
 }
 
 int64_t ledger_session_of(const struct ledger *l, int64_t block)

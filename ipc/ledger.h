@@ -28,7 +28,8 @@ enum {
     LEDGER_SCRIPTS_MAX = 16384,
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
-    LEDGER_LAYOUT = 2
+    LEDGER_SPANS = 8192, /* of each stage, the newest */
+    LEDGER_LAYOUT = 3
 };
 
 typedef _Atomic uint64_t counter;
@@ -76,7 +77,6 @@ struct ledger_dit {
     counter n_decisions;
     counter n_latents_blocks; /* L: blocks whose clean latents are committed */
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
-    counter pass_ns[8];       /* last duration: denoise steps 0.., [6] recache, [7] clean */
     /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
     counter n_block_passes, n_clean_passes;
     counter kv_generation; /* of the region kv that this incarnation has mapped */
@@ -159,6 +159,22 @@ struct ledger_decision {
     int64_t decided_ns;
 };
 
+/* What a stage did, from when to when (CLOCK_MONOTONIC): ended_ns is read after the device has
+ * finished and, for a unit, after its commit. So the end of a decode is when its frames were ready.
+ * A ring; a unit that was done again has two. For those who measure: no decision reads it. */
+struct ledger_span {
+    int64_t began_ns, ended_ns;
+    int64_t unit;  /* block, latent, first frame or prompt */
+    int32_t phase; /* enum ledger_phase */
+    int32_t part; /* denoise: the step, SPAN_WHOLE the block to its commit; write: frames; else 0 */
+};
+enum { SPAN_WHOLE = -1 };
+
+struct ledger_spans {
+    counter n; /* over all incarnations */
+    struct ledger_span ring[LEDGER_SPANS];
+};
+
 #define LEDGER_PAGE(type, name)                                                                    \
     union {                                                                                        \
         type name;                                                                                 \
@@ -174,6 +190,7 @@ struct ledger {
     struct ledger_script scripts[LEDGER_SCRIPTS_MAX];
     struct ledger_decision decisions[LEDGER_DECISIONS_MAX];
     char texts[LEDGER_TEXT_BYTES]; /* prompts, back to back, no terminator */
+    struct ledger_spans spans[WRITERS];
 };
 
 static inline uint64_t ledger_read(const counter *c)
@@ -202,6 +219,19 @@ MUST_USE err_t ledger_map(const char *run_dir, const struct ledger **out);
  * each process when it maps the ledger; safe on any bytes. */
 MUST_USE err_t ledger_check(const struct ledger *l);
 void ledger_unmap(const struct ledger **l);
+
+/* For the spans' own writer alone. */
+static inline void ledger_span_add(struct ledger_spans *s, struct ledger_span span)
+{
+    const uint64_t n = ledger_read(&s->n);
+    s->ring[n % LEDGER_SPANS] = span;
+    ledger_publish(&s->n, n + 1);
+}
+
+/* Copies spans *from, *from + 1, ... in order, at most cap; returns how many, and moves *from past
+ * them. Those that the ring has lost by now are skipped: *from says so. */
+int32_t ledger_spans_read(const struct ledger_spans *s, uint64_t *from, struct ledger_span *out,
+                          int32_t cap);
 
 /* --- arithmetic of positions: pure functions of committed records ----------------------------- */
 

@@ -143,6 +143,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(ledger_check(st->ledger));
     TRY(fault(FAULT_LEDGER));
     st->head = ledger_head_of(st->ledger, def->writer);
+    st->spans = &st->ledger->spans[def->writer];
     ledger_publish(&st->head->incarnation, st->incarnation);
     ledger_publish(&st->head->pid, (uint64_t)getpid());
     ledger_publish(&st->head->n_units, 0);
@@ -248,12 +249,25 @@ void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit)
 void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit)
 {
     st->unit_began_ns = now_ns();
+    st->unit_phase = phase;
+    st->unit = unit;
     stage_beat(st, phase, unit);
 }
 
-void stage_unit_end(struct stage *st)
+void stage_span(struct stage *st, enum ledger_phase phase, int64_t unit, int32_t part,
+                int64_t began_ns)
+{
+    ledger_span_add(st->spans, (struct ledger_span){.began_ns = began_ns,
+                                                    .ended_ns = now_ns(),
+                                                    .unit = unit,
+                                                    .phase = (int32_t)phase,
+                                                    .part = part});
+}
+
+void stage_unit_end(struct stage *st, int32_t part)
 {
     const uint64_t took_ns = (uint64_t)(now_ns() - st->unit_began_ns);
+    stage_span(st, st->unit_phase, (int64_t)st->unit, part, st->unit_began_ns);
     ledger_publish(&st->head->unit_ns, took_ns);
     ledger_add(&st->head->unit_ns_sum, took_ns);
     ledger_add(&st->head->n_units, 1);

@@ -33,10 +33,13 @@ struct stage {
     struct keeper *keeper;
     struct region ledger_region;
     struct ledger *ledger;
-    struct ledger_head *head; /* our page */
+    struct ledger_head *head;   /* our page */
+    struct ledger_spans *spans; /* ours */
     struct bells *bells;
     uint64_t incarnation;
     int64_t unit_began_ns;
+    enum ledger_phase unit_phase;
+    uint64_t unit;
     int64_t allocs_at_ready;
     bool is_draining; /* SIGTERM came */
     bool is_ready;
@@ -70,9 +73,12 @@ int stage_main(int argc, char **argv, const struct stage_def *def);
 void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit);
 /* The job that the session is of, for its files: it is running, so RUN_DIR/job.json is it. */
 MUST_USE err_t stage_job(const struct stage *st, int64_t session, struct job **out);
-/* Around a unit: durations for status. */
+/* Around a unit: durations for status, and its span; part as there. */
 void stage_unit_begin(struct stage *st, enum ledger_phase phase, uint64_t unit);
-void stage_unit_end(struct stage *st);
+void stage_unit_end(struct stage *st, int32_t part);
+/* A span of a piece of a unit that began then and, on the device too, ends now. */
+void stage_span(struct stage *st, enum ledger_phase phase, int64_t unit, int32_t part,
+                int64_t began_ns);
 
 /* A region of ours on the stage's own device, or on the host. Where no process can map another's
  * memory of the device, it is this process's, which is warned of once: what it holds is then gone

@@ -231,7 +231,9 @@ static err_t load_prompt(struct dit_stage *p)
     const int64_t n = (int64_t)ledger_read(&p->st->ledger->dit.n_decisions) - 1;
     if (p->prompt_in_force == n) return OK;
     p->phase = PHASE_PROMPT;
+    const int64_t began_ns = now_ns();
     TRY(dit_set_prompt(p->model, (int32_t)(n % 2), p->st->ledger->decisions[n].n_tokens));
+    stage_span(p->st, PHASE_PROMPT, (int64_t)ledger_read(&p->st->head->unit), 0, began_ns);
     p->prompt_in_force = n;
     e = fault(FAULT_DIT_PROMPT);
 out:
@@ -285,7 +287,7 @@ static err_t clean(struct dit_stage *p, const struct plan *plan)
     stage_beat(st, p->phase, (uint64_t)plan->block);
     TRY(fault(FAULT_DIT_CLEAN));
     TRY(write_clean_kv(p, plan->session, first, c->dit.block, decision_in_force(p)->sink_base));
-    ledger_publish(&st->ledger->dit.pass_ns[7], (uint64_t)(now_ns() - began_ns));
+    stage_span(st, PHASE_CLEAN, plan->block, 0, began_ns);
     TRY(fault(FAULT_DIT_CLEANED));
     ledger_publish(&st->ledger->dit.n_clean_blocks, (uint64_t)plan->block + 1);
     ledger_add(&st->ledger->dit.n_clean_passes, 1);
@@ -305,7 +307,7 @@ static err_t recache(struct dit_stage *p, const struct ledger_decision *d, int64
     TRY(fault(FAULT_DIT_RECACHE));
     plan_recache(&p->st->conf, (enum decision_kind)d->kind, at, &first, &n);
     TRY(write_clean_kv(p, d->session, first, n, d->sink_base));
-    ledger_publish(&p->st->ledger->dit.pass_ns[6], (uint64_t)(now_ns() - began_ns));
+    stage_span(p->st, PHASE_RECACHE, d->block, 0, began_ns);
     e = fault(FAULT_DIT_RECACHED);
 out:
     return e;
@@ -366,7 +368,7 @@ static err_t denoise(struct dit_stage *p, int64_t seed, int64_t block, int32_t s
             TRY(ops_renoise(st->dev, p->x, p->x, p->eps, s->sigma[i + 1]));
         }
         TRY(dev_sync(st->dev));
-        ledger_publish(&st->ledger->dit.pass_ns[i], (uint64_t)(now_ns() - began_ns));
+        stage_span(st, PHASE_DENOISE, (int64_t)st->unit, i, began_ns);
         TRY(fault(FAULT_DIT_STEP));
     }
 out:
@@ -399,7 +401,7 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
     ledger_publish(&st->ledger->dit.n_latents_blocks, (uint64_t)plan->block + 1);
     ledger_add(&st->ledger->dit.n_block_passes, 1);
     TRY(fault(FAULT_DIT_COMMITTED));
-    stage_unit_end(st);
+    stage_unit_end(st, SPAN_WHOLE);
     bells_ring(st->bells, WRITER_VAE);
     log_debug("block", "block=%lld took_us=%llu", (long long)plan->block,
               (unsigned long long)(ledger_read(&st->head->unit_ns) / NS_PER_US));

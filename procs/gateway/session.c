@@ -410,7 +410,7 @@ static err_t put_frames(struct session *s, int32_t n)
     s->n_put += n;
     ledger_publish(&page(s)->n_committed, (uint64_t)(first + n));
     TRY(fault(FAULT_GATEWAY_COMMITTED));
-    stage_unit_end(s->st);
+    stage_unit_end(s->st, n);
     bells_ring(s->st->bells, WRITER_VAE);
 out:
     return e;

@@ -206,7 +206,7 @@ static err_t encode(struct text_stage *p, const struct text_plan *plan)
     if (plan->does_evict) ledger_add(&l->text.n_evictions, 1);
     ledger_publish(&l->text.n_entries, (uint64_t)prompts_count(p->prompts));
     ledger_publish(&st->head->n_ops, ops_count());
-    stage_unit_end(st);
+    stage_unit_end(st, 0);
     bells_ring(st->bells, WRITER_DIT);
     bells_ring(st->bells, WRITER_GATEWAY);
 out:

@@ -171,7 +171,7 @@ static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
     ledger_publish(&st->ledger->vae.n_latents, (uint64_t)plan->latent + 1);
     ledger_add(&st->ledger->vae.n_passes, 1);
     TRY(fault(FAULT_VAE_COMMITTED));
-    stage_unit_end(st);
+    stage_unit_end(st, 0);
     bells_ring(st->bells, WRITER_GATEWAY);
     bells_ring(st->bells, WRITER_DIT);
 out:

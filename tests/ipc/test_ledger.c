@@ -335,6 +335,41 @@ static void test_check(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_ledger, close_ledger)
 
+/* --- spans ------------------------------------------------------------------------------------ */
+
+static void test_spans_are_read_once_and_in_order(void **state)
+{
+    (void)state;
+    struct ledger_spans *s = &ledger->spans[WRITER_VAE];
+    struct ledger_span out[8];
+    uint64_t from = 0;
+    assert_int_equal(ledger_spans_read(s, &from, out, 8), 0);
+    for (int i = 0; i < 5; i++) ledger_span_add(s, (struct ledger_span){.unit = i});
+    assert_int_equal(ledger_spans_read(s, &from, out, 3), 3);
+    assert_true(from == 3 && out[0].unit == 0 && out[2].unit == 2);
+    assert_int_equal(ledger_spans_read(s, &from, out, 8), 2);
+    assert_true(from == 5 && out[0].unit == 3 && out[1].unit == 4);
+    assert_int_equal(ledger_spans_read(s, &from, out, 8), 0);
+}
+
+/* The slot that the writer may be writing is not read, however late the reader comes. */
+static void test_spans_that_the_ring_has_lost(void **state)
+{
+    (void)state;
+    enum { ADDED = 3 * LEDGER_SPANS + 5 };
+    struct ledger_spans *s = &ledger->spans[WRITER_DIT];
+    static struct ledger_span out[LEDGER_SPANS];
+    uint64_t from = 1;
+    for (int i = 0; i < ADDED; i++) ledger_span_add(s, (struct ledger_span){.unit = i});
+    assert_int_equal(ledger_spans_read(s, &from, out, LEDGER_SPANS), LEDGER_SPANS - 1);
+    assert_int_equal(out[0].unit, ADDED - LEDGER_SPANS + 1);
+    assert_int_equal(out[LEDGER_SPANS - 2].unit, ADDED - 1);
+    assert_int_equal(from, ADDED);
+    from = ADDED + 1000; /* another ledger's */
+    assert_int_equal(ledger_spans_read(s, &from, out, 1), 1);
+    assert_int_equal(out[0].unit, ADDED - LEDGER_SPANS + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +381,8 @@ int main(void)
         TEST(test_due_against_brute_force),
         TEST(test_names_and_heads),
         TEST(test_check),
+        TEST(test_spans_are_read_once_and_in_order),
+        TEST(test_spans_that_the_ring_has_lost),
         cmocka_unit_test_setup_teardown(test_map, scratch_open, scratch_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,8 +106,9 @@ static void test_a_bad_configuration_gives_78(void **state)
 static void test_units_are_timed_and_beaten(void **state)
 {
     (void)state;
+    static struct ledger_spans spans;
     struct ledger_head head = {0};
-    struct stage st = {.head = &head};
+    struct stage st = {.head = &head, .spans = &spans};
     conf_default(&st.conf);
     uint64_t sum = 0;
     for (uint64_t i = 1; i <= 3; i++) {
@@ -117,7 +118,12 @@ static void test_units_are_timed_and_beaten(void **state)
         assert_int_equal(head.unit, 40 + i);
         assert_true((int64_t)head.beat_ns >= before && (int64_t)head.beat_ns <= now_ns());
         sleep_ns((int64_t)i * NS_PER_MS);
-        stage_unit_end(&st);
+        stage_unit_end(&st, 7);
+        const struct ledger_span s = spans.ring[i - 1];
+        assert_int_equal(spans.n, i);
+        assert_true(s.began_ns >= before && s.ended_ns <= now_ns());
+        assert_true(s.ended_ns - s.began_ns >= (int64_t)i * NS_PER_MS);
+        assert_true(s.unit == (int64_t)(40 + i) && s.phase == PHASE_DECODE && s.part == 7);
         assert_true(head.unit_ns >= i * NS_PER_MS);
         assert_true((int64_t)head.unit_ns <= now_ns() - before);
         sum += head.unit_ns;

@@ -69,6 +69,7 @@ static int begin(void **state)
     st.ledger = calloc(1, sizeof *st.ledger);
     if (!st.ledger) return -1;
     st.head = &st.ledger->gateway.head;
+    st.spans = &st.ledger->spans[WRITER_GATEWAY];
     st.is_draining = false;
     prompts_format(prompts, &st.conf);
     make_anew();
