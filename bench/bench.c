@@ -10,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/rng.h"
+#include "common/stats.h"
 
 enum {
     GEMM_DIM = 768,   /* three matrices of 2.25 MiB */
@@ -34,31 +35,17 @@ struct bench {
 
 /* --- the arithmetic --------------------------------------------------------------------------- */
 
-int64_t bench_percentile(const int64_t *sorted, int32_t n, double percent)
-{
-    MUST(n > 0 && percent > 0 && percent <= 100);
-    /* The small term keeps a product that is whole, 95 % of 100, from being rounded up. */
-    const int32_t rank = (int32_t)ceil(percent / 100 * n - 1e-9);
-    return sorted[rank - 1];
-}
-
-static int by_time(const void *a, const void *b)
-{
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 struct bench_times bench_times_of(int64_t *took_ns, int32_t n)
 {
     MUST(n > 0);
-    qsort(took_ns, (size_t)n, sizeof *took_ns, by_time);
+    const struct stats s = stats_of(took_ns, n);
     return (struct bench_times){
         .n = n,
-        .median_us = (double)bench_percentile(took_ns, n, 50) / NS_PER_US,
-        .p95_us = (double)bench_percentile(took_ns, n, 95) / NS_PER_US,
-        .p99_us = (double)bench_percentile(took_ns, n, 99) / NS_PER_US,
-        .min_us = (double)took_ns[0] / NS_PER_US,
-        .max_us = (double)took_ns[n - 1] / NS_PER_US,
+        .median_us = (double)s.p50 / NS_PER_US,
+        .p95_us = (double)s.p95 / NS_PER_US,
+        .p99_us = (double)s.p99 / NS_PER_US,
+        .min_us = (double)s.min / NS_PER_US,
+        .max_us = (double)s.max / NS_PER_US,
     };
 }
 

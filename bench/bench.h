@@ -60,9 +60,6 @@ int bench_exit(err_t e);
 
 /* --- the arithmetic --------------------------------------------------------------------------- */
 
-/* The least of n sorted values that at least `percent` of them do not exceed. 0 < percent <= 100.
- */
-int64_t bench_percentile(const int64_t *sorted, int32_t n, double percent);
 /* Sorts took_ns. */
 struct bench_times bench_times_of(int64_t *took_ns, int32_t n);
 /* The floor of a case, in microseconds; rates per microsecond. 0: none is known. */

@@ -22,6 +22,7 @@
 #include "bench/bench.h"
 #include "bench/scratch.h"
 #include "common/clock.h"
+#include "common/stats.h"
 #include "procs/stage.h"
 
 enum { HOPS = 1500, HOPS_WARM = 100, TAKER_MS_MAX = 1000 };
@@ -184,7 +185,7 @@ static err_t bench(struct bench *b, const char *run_dir)
     struct bench_case hop = {.name = "hop", .shape = "dit to vae", .threads = 1};
     TRY(hop_by_eventfd());
     TRY(bench_report(b, &floor, shared->took_ns + HOPS_WARM, HOPS));
-    hop.floor_us = (double)bench_percentile(shared->took_ns + HOPS_WARM, HOPS, 50) / NS_PER_US;
+    hop.floor_us = (double)stats_percentile(shared->took_ns + HOPS_WARM, HOPS, 50) / NS_PER_US;
     memset(shared, 0, sizeof *shared);
     TRY(hop_by_stages(run_dir));
     TRY(bench_report(b, &hop, shared->took_ns + HOPS_WARM, HOPS));

@@ -3,21 +3,6 @@
 #include "bench/flops.h"
 #include "tests/check.h"
 
-static void test_percentiles_are_measured_values(void **state)
-{
-    (void)state;
-    int64_t v[100];
-    for (int i = 0; i < 100; i++) v[i] = 10 * (i + 1);
-    assert_int_equal(bench_percentile(v, 100, 50), 500);
-    assert_int_equal(bench_percentile(v, 100, 95), 950);
-    assert_int_equal(bench_percentile(v, 100, 99), 990);
-    assert_int_equal(bench_percentile(v, 100, 99.5), 1000);
-    assert_int_equal(bench_percentile(v, 100, 100), 1000);
-    assert_int_equal(bench_percentile(v, 50, 99), 500); /* of fewer than 100, the slowest */
-    assert_int_equal(bench_percentile(v, 51, 50), 260);
-    assert_int_equal(bench_percentile(v, 1, 1), 10);
-}
-
 static void test_times_are_sorted_first(void **state)
 {
     (void)state;
@@ -83,7 +68,6 @@ static void test_flops_of_a_pass(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_percentiles_are_measured_values),
         cmocka_unit_test(test_times_are_sorted_first),
         cmocka_unit_test(test_floor_is_the_larger_time),
         cmocka_unit_test(test_flops_of_the_encoder),
