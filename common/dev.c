@@ -258,3 +258,16 @@ void dev_share_drop(struct dev *d, const struct dev_share *s)
     MUST(check_share(s) == OK);
     d->ops->share_drop(d, s);
 }
+
+err_t dev_check_peer(struct dev *d, const char *name)
+{
+    err_t e = OK;
+    enum dev_kind kind = DEV_CPU;
+    int32_t index = 0;
+    TRY(parse(name, &kind, &index));
+    if (kind != d->kind || !d->ops->check_peer)
+        return FAIL(ERR_REFUSED, "%s and this device have no GPU memory in common", name);
+    e = d->ops->check_peer(d, index);
+out:
+    return e;
+}

@@ -98,9 +98,13 @@ MUST_USE err_t dev_share_make(struct dev *d, const char *path, uint64_t n_bytes,
                               struct dev_share *out);
 /* OK if what the share names still exists with its size. */
 MUST_USE err_t dev_share_check(struct dev *d, const struct dev_share *s);
+/* ERR_REFUSED: this system lets d map no such memory; ERR_NONE: it is gone. */
 MUST_USE err_t dev_share_map(struct dev *d, const struct dev_share *s, void **out);
 void dev_share_unmap(struct dev *d, const struct dev_share *s, void **p); /* NULL-safe */
 void dev_share_drop(struct dev *d, const struct dev_share *s); /* the memory goes with its maps */
+/* OK: d and the device of this name are one GPU, or two of which each can reach the other's memory,
+ * as the driver says: that it can be mapped only dev_share_map shows. Else ERR_REFUSED. */
+MUST_USE err_t dev_check_peer(struct dev *d, const char *name);
 
 #ifdef __cplusplus
 }

@@ -384,7 +384,8 @@ static err_t gpu_share_map(struct dev *d, const struct dev_share *s, void **out)
         (void)cudaGetLastError();
         return FAIL(ERR_NONE, "%s: its memory is gone, or is not this GPU's", s->path);
     }
-    if (is_refusal(ce)) {
+    /* The last two: of a GPU that this process may not open, or of one peer too many. */
+    if (is_refusal(ce) || ce == cudaErrorInvalidDevice || ce == cudaErrorTooManyPeers) {
         (void)cudaGetLastError();
         return FAIL(ERR_REFUSED, "%s: memory of another process cannot be mapped: %s", s->path,
                     cudaGetErrorString(ce));
@@ -420,6 +421,20 @@ static void gpu_share_drop(struct dev *d, const struct dev_share *s)
     *b = (struct block){0};
 }
 
+static err_t gpu_check_peer(struct dev *d, int32_t index)
+{
+    err_t e = OK;
+    int there = 0, back = 0;
+    if (index == d->index) return OK;
+    CALL(cudaDeviceCanAccessPeer(&there, d->index, index), "peer access");
+    CALL(cudaDeviceCanAccessPeer(&back, index, d->index), "peer access");
+    if (!there || !back)
+        e = FAIL(ERR_REFUSED, "cuda:%d and cuda:%d do not reach each other's memory", d->index,
+                 index);
+out:
+    return e;
+}
+
 const struct dev_ops dev_ops_cuda = {
     .check = gpu_check,
     .open = gpu_open,
@@ -442,4 +457,5 @@ const struct dev_ops dev_ops_cuda = {
     .share_map = gpu_share_map,
     .share_unmap = gpu_share_unmap,
     .share_drop = gpu_share_drop,
+    .check_peer = gpu_check_peer,
 };

@@ -32,6 +32,7 @@ struct dev_ops {
     err_t (*share_map)(struct dev *d, const struct dev_share *s, void **out);
     void (*share_unmap)(struct dev *d, const struct dev_share *s, void *p);
     void (*share_drop)(struct dev *d, const struct dev_share *s);
+    err_t (*check_peer)(struct dev *d, int32_t index); /* NULL: not a GPU */
 };
 
 struct dev {

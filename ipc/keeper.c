@@ -156,6 +156,19 @@ out:
     return e;
 }
 
+/* The region's memory goes, if there is any. Nobody may have it mapped. */
+static err_t drop(struct keeper *k, const char *name)
+{
+    err_t e = OK;
+    struct keeper_request req = {.version = KEEPER_VERSION, .op = KEEPER_FREE};
+    struct keeper_reply rep;
+    TRY(set_name(req.name, name));
+    e = ask(k, &req, ANSWER_MS, &rep);
+    if (e == ERR_NONE) e = OK;
+out:
+    return e;
+}
+
 err_t keeper_region(struct keeper *k, struct dev *d, const char *name, const char *device,
                     uint64_t n_bytes, uint64_t layout, const uint8_t *identity, struct region *out)
 {
@@ -172,7 +185,11 @@ err_t keeper_region(struct keeper *k, struct dev *d, const char *name, const cha
         return FAIL(ERR_DATA, "region %s: %" PRIu64 " bytes, not the %" PRIu64 " asked for", name,
                     rep.share.n_bytes, n_bytes);
     e = dev_share_map(d, &rep.share, &data);
-    if (e != OK) return err_prefix(e, "region %s", name);
+    if (e != OK) {
+        e = err_prefix(e, "region %s", name);
+        const err_t gone = rep.is_new ? drop(k, name) : OK;
+        return gone != OK ? gone : e;
+    }
 
     *out = (struct region){.data = data,
                            .n_bytes = n_bytes,
@@ -186,22 +203,8 @@ out:
     return e;
 }
 
-/* A region of another size is dropped before it is made anew: one byte takes the place of all. */
-static err_t keeper_shrink(struct keeper *k, const struct region *r, const char *device)
-{
-    struct keeper_request req = {.version = KEEPER_VERSION, .op = KEEPER_REGION, .n_bytes = 1};
-    struct keeper_reply rep;
-    err_t e = OK;
-    memcpy(req.name, r->name, sizeof req.name);
-    TRY(set_name(req.device, device));
-    e = ask(k, &req, ANSWER_MS, &rep);
-    if (e == ERR_REFUSED) e = OK; /* it could not make this either */
-out:
-    return e;
-}
-
-err_t keeper_own(struct keeper *k, struct dev *d, const char *name, const char *device,
-                 uint64_t n_bytes, uint64_t generation, struct region *out)
+err_t keeper_own(struct keeper *k, struct dev *d, const char *name, uint64_t n_bytes,
+                 uint64_t generation, struct region *out)
 {
     err_t e = OK;
     struct region r = {.n_bytes = n_bytes,
@@ -211,7 +214,7 @@ err_t keeper_own(struct keeper *k, struct dev *d, const char *name, const char *
                        .is_own = true,
                        .dev = d};
     TRY(set_name(r.name, name));
-    TRY(keeper_shrink(k, &r, device));
+    TRY(drop(k, name));
     TRY(dev_alloc(d, n_bytes, &r.data));
     *out = r;
 out:

@@ -70,16 +70,17 @@ void keeper_close(struct keeper **k); /* gives the lease back only when this pro
 MUST_USE err_t keeper_lease(struct keeper *k, const char *stage, int32_t wait_ms,
                             uint64_t *incarnation);
 
-/* Finds or makes the region, and maps it. A region of another size, layout or identity is dropped
- * and made anew; `identity` may be NULL for plain memory. ERR_NOMEM names region and bytes. */
+/* Finds or makes the region, and maps it on d, which may be another than `device` where it lies. A
+ * region of another size, layout or identity is dropped and made anew; `identity` may be NULL for
+ * plain memory. ERR_NOMEM names region and bytes. What is made and cannot be mapped is dropped. */
 MUST_USE err_t keeper_region(struct keeper *k, struct dev *d, const char *name, const char *device,
                              uint64_t n_bytes, uint64_t layout, const uint8_t *identity,
                              struct region *out);
 /* Memory of this process in the place of a region that this system lets no other process map
  * (ERR_REFUSED). What the keeper has made for it is dropped. The generation must be another at each
  * start: whoever compares it finds that the content has gone. */
-MUST_USE err_t keeper_own(struct keeper *k, struct dev *d, const char *name, const char *device,
-                          uint64_t n_bytes, uint64_t generation, struct region *out);
+MUST_USE err_t keeper_own(struct keeper *k, struct dev *d, const char *name, uint64_t n_bytes,
+                          uint64_t generation, struct region *out);
 /* The content is complete: EMPTY -> (first ask) FILLING -> SEALED. Only the filler may. */
 MUST_USE err_t keeper_seal(struct keeper *k, struct region *r);
 /* The n-th region, for status; ERR_NONE past the end. */

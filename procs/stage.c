@@ -299,7 +299,7 @@ err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n
             log_warn("own_memory", "msg=\"%s: a restart loads weights again, and is not exact\"",
                      err_text());
         st->owns_memory = true;
-        e = keeper_own(st->keeper, d, name, device, n_bytes, OWN_GENERATION | st->incarnation, out);
+        e = keeper_own(st->keeper, d, name, n_bytes, OWN_GENERATION | st->incarnation, out);
     }
     return e == OK ? fault(FAULT_MAPPED) : e;
 }

@@ -13,7 +13,7 @@
  *   major=9      compute capability
  *   mode=0       compute mode: 2 prohibited, 3 exclusive to a process
  *   mps=0        1: MPS runs
- *   peer=1       0: a GPU cannot map the memory of another
+ *   peer=1       0: a GPU cannot map the memory of another; 2: the driver says that one way is open
  *   pin=1        0: no host memory can be pinned
  *   ipc=1        0: no handle is given; 2: it is given, and opens nowhere
  *   memory_mb=0  memory of a GPU; 0: no bound

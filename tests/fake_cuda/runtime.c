@@ -241,7 +241,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can, int device, int peer)
 {
     ENTER(enter);
     if (!is_gpu(device) || !is_gpu(peer)) return fails(cudaErrorInvalidDevice);
-    *can = machine.peer && device != peer;
+    *can = device != peer && (machine.peer == 1 || (machine.peer == 2 && device < peer));
     return cudaSuccess;
 }
 
@@ -558,7 +558,7 @@ cudaError_t cudaIpcOpenMemHandle(void **p, cudaIpcMemHandle_t handle, unsigned f
     if (memcmp(h.magic, MAGIC, sizeof h.magic) != 0) return fails(cudaErrorInvalidResourceHandle);
     if (machine.ipc == 2) return fails(cudaErrorNotSupported);
     if (h.pid == getpid()) return fails(cudaErrorDeviceUninitialized);
-    if (h.device != fake.device && !machine.peer) return fails(cudaErrorPeerAccessUnsupported);
+    if (h.device != fake.device && machine.peer != 1) return fails(cudaErrorPeerAccessUnsupported);
     snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)h.pid, h.fd);
     const int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return fails(cudaErrorInvalidResourceHandle);

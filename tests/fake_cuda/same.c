@@ -20,6 +20,7 @@ SAME(cudaErrorPeerAccessUnsupported, 217);
 SAME(cudaErrorOperatingSystem, 304);
 SAME(cudaErrorInvalidResourceHandle, 400);
 SAME(cudaErrorIllegalAddress, 700);
+SAME(cudaErrorTooManyPeers, 711);
 SAME(cudaErrorHostMemoryAlreadyRegistered, 712);
 SAME(cudaErrorHostMemoryNotRegistered, 713);
 SAME(cudaErrorLaunchFailure, 719);

@@ -369,8 +369,70 @@ static void test_ipc_is_refused(void **state)
     fake_cuda("peer=0 gpus=2"); /* the keeper's is on the other one */
     want(dev_share_map(d, &k.s, &at), ERR_REFUSED, "shared: ");
     assert_null(at);
+    for (size_t i = 0; i < 2; i++) { /* call 1 sets the device */
+        char machine[64];
+        const int errors[] = {101, 711};
+        snprintf(machine, sizeof machine, "gpus=2 fail=2 error=%d", errors[i]);
+        fake_cuda(machine);
+        want(dev_share_map(d, &k.s, &at), ERR_REFUSED, "shared: ");
+        assert_string_equal(fake_cuda_failed(), "cudaIpcOpenMemHandle");
+    }
     fake_cuda("gpus=2");
     assert_ok(dev_share_map(d, &k.s, &at));
+    dev_share_unmap(d, &k.s, &at);
+    dev_close(&d);
+    finish(&k, 0);
+}
+
+/* The driver's word on two GPUs; a GPU and itself are one, a GPU and a CPU share nothing. */
+static void test_peers(void **state)
+{
+    (void)state;
+    struct dev *gpu = NULL, *cpu = NULL;
+    fake_cuda("gpus=2");
+    assert_ok(dev_open(&gpu, "cuda:0", 1));
+    assert_ok(dev_open(&cpu, "cpu", 1));
+    assert_ok(dev_check_peer(gpu, "cuda:1"));
+    want(dev_check_peer(gpu, "cuda:2"), ERR_NONE, "peer access: ");
+    want(dev_check_peer(gpu, "cpu"), ERR_REFUSED, "cpu");
+    want(dev_check_peer(cpu, "cuda:0"), ERR_REFUSED, "cuda:0");
+    want(dev_check_peer(cpu, "cpu"), ERR_REFUSED, "cpu");
+    fake_cuda("gpus=2 peer=0");
+    want(dev_check_peer(gpu, "cuda:1"), ERR_REFUSED, "cuda:0 and cuda:1 do not reach");
+    assert_ok(dev_check_peer(gpu, "cuda:0"));
+    fake_cuda("gpus=2 peer=2");
+    want(dev_check_peer(gpu, "cuda:1"), ERR_REFUSED, "cuda:0 and cuda:1 do not reach");
+    for (int nth = 1; nth <= 2; nth++) {
+        char machine[64];
+        snprintf(machine, sizeof machine, "gpus=2 fail=%d error=700", nth);
+        fake_cuda(machine);
+        want(dev_check_peer(gpu, "cuda:1"), ERR_DEVICE, "peer access: ");
+    }
+    fake_cuda("gpus=2");
+    dev_close(&gpu);
+    dev_close(&cpu);
+}
+
+/* Memory of one GPU, filled by a process that computes on the other, as dit fills the edge. */
+static void test_a_copy_to_a_peer(void **state)
+{
+    (void)state;
+    struct keeper k;
+    struct dev *d = NULL;
+    void *at = NULL, *p = NULL;
+    uint8_t in[BYTES], out[BYTES] = {0};
+    memset(in, 9, sizeof in);
+    fake_cuda("gpus=2");
+    start(&k);
+    assert_ok(dev_open(&d, "cuda:1", 1));
+    assert_ok(dev_share_map(d, &k.s, &at));
+    assert_ok(dev_alloc(d, BYTES, &p));
+    assert_ok(dev_upload(d, p, in, BYTES));
+    assert_ok(dev_copy(d, at, p, BYTES));
+    assert_ok(dev_download(d, out, at, BYTES));
+    assert_ok(dev_sync(d));
+    assert_memory_equal(out, in, BYTES);
+    dev_free(d, &p);
     dev_share_unmap(d, &k.s, &at);
     dev_close(&d);
     finish(&k, 0);
@@ -392,6 +454,8 @@ int main(int argc, char **argv)
         FAKE_TEST(test_another_memorys_handle),
         FAKE_TEST(test_any_call_of_a_mapping_fails),
         FAKE_TEST(test_ipc_is_refused),
+        FAKE_TEST(test_peers),
+        FAKE_TEST(test_a_copy_to_a_peer),
     };
     return cmocka_run_group_tests_name("fake_cuda", tests, NULL, NULL);
 }
