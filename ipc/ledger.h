@@ -29,7 +29,7 @@ enum {
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
     LEDGER_SPANS = 8192, /* of each stage, the newest */
-    LEDGER_LAYOUT = 3
+    LEDGER_LAYOUT = 4
 };
 
 typedef _Atomic uint64_t counter;
@@ -79,8 +79,10 @@ struct ledger_dit {
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
     /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
     counter n_block_passes, n_clean_passes;
-    counter kv_generation; /* of the region kv that this incarnation has mapped */
-    counter needs_script;  /* 1 + index of a decided prompt whose embedding is lost; 0 none */
+    counter kv_generation;   /* of the region kv that this incarnation has mapped */
+    counter needs_script;    /* 1 + index of a decided prompt whose embedding is lost; 0 none */
+    counter edge_generation; /* of the region edge that dit fills; 0 none */
+    counter edge_from;       /* the block from which on latents are in it */
 };
 
 struct ledger_vae {
@@ -89,6 +91,8 @@ struct ledger_vae {
     counter n_passes;         /* committed ones, over all incarnations */
     counter state_generation; /* of the region vae that holds the state after l latents */
     counter n_rebuilt;        /* latents decoded anew, after the loss of that region */
+    counter edge_generation;  /* of the region edge that this incarnation has mapped; 0 none */
+    counter n_from_edge;      /* latents decoded from there, over all incarnations */
 };
 
 struct ledger_gateway {

@@ -1,9 +1,9 @@
 /* main.c - longlived-dit: decisions and latents. The process is here; the model is dit.c, what
  * comes next is plan.c.
  *
- * Regions written: kv.0, latents.0, our page and the decisions of the ledger. Each unit ends with
- * one ledger_publish after the device has finished; a unit cut short is done again from the same
- * inputs to the same bits.
+ * Regions written: kv.0, latents.0, edge.0, our page and the decisions of the ledger. Each unit
+ * ends with one ledger_publish after the device has finished; a unit cut short is done again from
+ * the same inputs to the same bits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "common/dump.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "ipc/edge.h"
 #include "ipc/latents.h"
 #include "ipc/prompts.h"
 #include "kernels/ops.h"
@@ -35,6 +36,7 @@ struct dit_stage {
     struct region weights_region, kv_region, prompts_region, latents_region;
     struct prompts *prompts;
     struct latents latents;
+    struct edge edge;
     float *embedding;                   /* host [text_len, dim] */
     void *memory;                       /* the five below */
     struct tensor x, flow, eps, frames; /* [block, z, Y, X] x 3; [window, z, Y, X] */
@@ -101,6 +103,8 @@ static err_t open_regions(struct dit_stage *p)
     TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
                      &p->latents_region));
     latents_open(&p->latents, c, p->latents_region.data);
+    TRY(edge_open(&p->edge, st->keeper, st->dev, c));
+    edge_begin(st->ledger, p->edge.region.generation);
 out:
     return e;
 }
@@ -120,6 +124,7 @@ static void dit_stage_close(void **self)
     region_unmap(&p->kv_region);
     region_unmap(&p->prompts_region);
     region_unmap(&p->latents_region);
+    edge_close(&p->edge);
     ops_close(p->st->dev);
     free(p);
     *self = NULL;
@@ -375,6 +380,18 @@ out:
     return e;
 }
 
+/* A latent of p->x, to both places where vae looks for it. */
+static err_t store(struct dit_stage *p, struct tensor row, int64_t latent)
+{
+    err_t e = OK;
+    struct dev *d = p->st->dev;
+    if (p->edge.region.data)
+        TRY(dev_copy(d, latents_at(&p->edge.ring, latent), row.data, tensor_bytes(row)));
+    TRY(dev_download(d, latents_at(&p->latents, latent), row.data, tensor_bytes(row)));
+out:
+    return e;
+}
+
 static err_t make_block(struct dit_stage *p, const struct plan *plan)
 {
     err_t e = OK;
@@ -391,9 +408,7 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
     if (d->block == plan->block && d->kind != DECISION_START && at > 0) TRY(recache(p, d, at));
     TRY(denoise(p, session->seed, block, d->sink_base));
     for (int32_t i = 0; i < c->dit.block; i++) {
-        const struct tensor row = tensor_rows(p->x, i, 1);
-        TRY(dev_download(st->dev, latents_at(&p->latents, plan->block * c->dit.block + i), row.data,
-                         tensor_bytes(row)));
+        TRY(store(p, tensor_rows(p->x, i, 1), plan->block * c->dit.block + i));
         TRY(fault(FAULT_DIT_LATENT));
     }
     TRY(dev_sync(st->dev));

@@ -74,7 +74,7 @@ static void check_memory(struct doctor *d, const char *name, const struct machin
                "end what else runs there, or change [place]");
 }
 
-/* Latents and frames go from one device to another through the host: this is news, not a need. */
+/* Without it latents go from one device to another through the host: this is news, not a need. */
 static void check_peers(struct doctor *d)
 {
     char found[TEXT_BYTES];
@@ -85,7 +85,7 @@ static void check_peers(struct doctor *d)
             const err_t e = machine_share(d->bin_dir, a, b);
             snprintf(found, sizeof found, "%s and %s: %s", a, b, e == OK ? "mapped" : err_text());
             doctor_say(d, e == OK ? GOOD : NOTE, "peer access", found,
-                       "not needed, what passes between them goes through the host");
+                       "not needed, latents between them then go through the host");
         }
     }
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "ipc/edge.h"
 #include "ipc/ledger.h"
 #include "procs/supervisor/cmd.h"
 #include "procs/supervisor/control.h"
@@ -74,6 +75,7 @@ static json_t *counters(const struct ledger *l)
     set(o, "encoder_runs", ledger_read(&l->text.n_encoded));
     set(o, "rebuilds", n_rebuilds(l));
     set(o, "latents_decoded_again", ledger_read(&l->vae.n_rebuilt));
+    set(o, "latents_from_edge", ledger_read(&l->vae.n_from_edge));
     set(o, "paused", ledger_read(&l->gateway.is_paused));
     set(o, "late_frames", ledger_read(&l->gateway.n_late));
     json_object_set_new(o, "late_ms_max",
@@ -97,6 +99,7 @@ static json_t *gather(const char *run, const char *answer)
     }
     /* The frames of this session are those of an undisturbed run. */
     json_object_set_new(o, "exact", json_boolean(n_rebuilds(l) == 0));
+    json_object_set_new(o, "edge", json_string(edge_is_used(l) ? "cuda_ipc" : "host"));
     json_object_set_new(o, "counters", counters(l));
     ledger_unmap(&l);
     return o;
@@ -119,9 +122,9 @@ static void print_table(const json_t *o)
     const char *key;
     size_t i;
     int n = 0;
-    printf("%s  %s  pid %lld  up %.0f s  requests refused %lld\n\n", text(o, "run"),
+    printf("%s  %s  pid %lld  up %.0f s  requests refused %lld  edge %s\n\n", text(o, "run"),
            text(o, "state"), integer(o, "pid"), json_number_value(json_object_get(o, "up_s")),
-           integer(o, "control_refused"));
+           integer(o, "control_refused"), text(o, "edge"));
     printf("%-9s%-10s%8s%5s%10s  %-12s%-9s%8s%10s%10s\n", "process", "state", "pid", "inc",
            "restarts", "last exit", "phase", "unit", "ms/unit", "beat ms");
     json_array_foreach(json_object_get(o, "processes"), i, p)

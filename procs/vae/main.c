@@ -1,12 +1,13 @@
 /* main.c - longlived-vae: clean latents in, RGB frames out, one latent a unit.
  *
- * Regions written: vae.0, frames.0, our page of the ledger. The model is vae.c, what comes next is
- * plan.c.
+ * Regions written: vae.0, frames.0, our page of the ledger; read: latents.0, edge.0. The model is
+ * vae.c, what comes next is plan.c.
  */
 #include <stdlib.h>
 
 #include "common/fault.h"
 #include "common/log.h"
+#include "ipc/edge.h"
 #include "ipc/frames.h"
 #include "ipc/latents.h"
 #include "kernels/ops.h"
@@ -21,6 +22,7 @@ struct vae_stage {
     struct vae *model;
     struct region weights_region, state_region, latents_region, frames_region;
     struct latents latents;
+    struct edge edge;
     struct frames frames;
     void *memory;
     struct tensor latent, rgb; /* [z, Y, X] f32; [4, 8Y, 8X, 3] u8 */
@@ -43,6 +45,7 @@ static void vae_stage_close(void **self)
     region_unmap(&p->weights_region);
     region_unmap(&p->state_region);
     region_unmap(&p->latents_region);
+    edge_close(&p->edge);
     dev_unpin(p->st->dev, p->frames_region.data);
     region_unmap(&p->frames_region);
     ops_close(p->st->dev);
@@ -62,6 +65,8 @@ static err_t open_regions(struct vae_stage *p)
     TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
                      &p->latents_region));
     latents_open(&p->latents, c, p->latents_region.data);
+    TRY(edge_open(&p->edge, st->keeper, st->dev, c));
+    ledger_publish(&st->ledger->vae.edge_generation, p->edge.region.generation);
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);
@@ -130,7 +135,7 @@ static err_t vae_need(struct stage *st, struct stage_need *n)
     TRY(open_model(st, &self));
     const struct vae_stage *p = self;
     *n = (struct stage_need){.weights = weights_bytes(p->weights),
-                             .state = vae_state_bytes(p->model),
+                             .state = vae_state_bytes(p->model) + edge_bytes(&st->conf, st->dev),
                              .scratch = dev_live_bytes(st->dev)};
 out:
     vae_stage_close(&self);
@@ -154,12 +159,17 @@ static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
     err_t e = OK;
     struct stage *st = p->st;
     const struct tensor rgb = tensor_rows(p->rgb, 0, plan->n_frames);
+    const bool is_in_edge =
+        edge_holds(st->ledger, &st->conf, p->edge.region.generation, plan->latent);
+    struct tensor latent = p->latent;
     stage_unit_begin(st, PHASE_DECODE, (uint64_t)plan->latent);
     TRY(fault(FAULT_VAE_BEGIN));
-    TRY(dev_upload(st->dev, p->latent.data, latents_at(&p->latents, plan->latent),
-                   tensor_bytes(p->latent)));
+    if (is_in_edge) latent.data = latents_at(&p->edge.ring, plan->latent);
+    else
+        TRY(dev_upload(st->dev, latent.data, latents_at(&p->latents, plan->latent),
+                       tensor_bytes(latent)));
     TRY(fault(FAULT_VAE_LOADED));
-    TRY(vae_decode(p->model, rgb, p->latent, plan->r, on_stage, p));
+    TRY(vae_decode(p->model, rgb, latent, plan->r, on_stage, p));
     TRY(fault(FAULT_VAE_DECODED));
     for (int32_t i = 0; i < plan->n_frames; i++) {
         TRY(dev_download(st->dev, frames_at(&p->frames, plan->first_frame + i),
@@ -170,6 +180,7 @@ static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
     TRY(fault(FAULT_VAE_FRAMES));
     ledger_publish(&st->ledger->vae.n_latents, (uint64_t)plan->latent + 1);
     ledger_add(&st->ledger->vae.n_passes, 1);
+    if (is_in_edge) ledger_add(&st->ledger->vae.n_from_edge, 1);
     TRY(fault(FAULT_VAE_COMMITTED));
     stage_unit_end(st, 0);
     bells_ring(st->bells, WRITER_GATEWAY);

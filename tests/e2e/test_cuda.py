@@ -9,6 +9,7 @@ import smoke
 from harness import (NANO, Pipeline, check, check_result, fake_gpus, generate, hashes, leftovers,
                      pid_of, run, send_signal, start, status, wait_for)
 from test_matrix import BLOCKS, options, run_matrix, script, small_table
+from test_recovery import kill_keeper, replay, run_during
 
 
 def placed(text, dit, vae):
@@ -33,6 +34,55 @@ def test_cuda_frames(tmp):
             check(got == want, name, "first frame that differs:",
                   next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
             check(leftovers() == ([], []), name, "left", leftovers())
+
+
+def file_text(*path):
+    with open(os.path.join(*path)) as f:
+        return f.read()
+
+
+def test_cuda_edge(tmp):
+    """Latents go from GPU to GPU where that is possible, and through the host where it is not: the
+    same bits. What cannot be used is not there."""
+    want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", str(BLOCKS))
+    for machine, places, is_used in (
+            ("gpus=1", ONE_GPU, True),
+            ("gpus=1 peer=0", ONE_GPU, True),
+            ("gpus=2", TWO_GPUS, True),
+            ("gpus=2 peer=0", TWO_GPUS, False),
+            ("gpus=2 peer=2", TWO_GPUS, False),
+            ("gpus=2 ipc=0", TWO_GPUS, False),
+            ("gpus=2 ipc=2", TWO_GPUS, False),
+            ("gpus=1", placed("cuda:0", "cpu", "cuda:0"), False),
+            ("gpus=1", placed("cuda:0", "cuda:0", "cpu"), False)):
+        with fake_gpus(machine), Pipeline(tmp, *places) as p:
+            got = p.generate(tmp, "edge", "--script", script(tmp), "--blocks", str(BLOCKS))
+            s, keeper_log = status(p.run_dir), file_text(p.run_dir, "log", "keeper.log")
+        n = s["counters"]["latents_from_edge"]
+        check(got == want, machine, places, "first frame that differs:",
+              next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
+        check(s["edge"] == ("cuda_ipc" if is_used else "host"), machine, places, s["edge"])
+        check(n == (3 * BLOCKS if is_used else 0), machine, places, n, "latents from the edge")
+        n_live = len(re.findall("ev=region_made region=edge.0", keeper_log)) - \
+            len(re.findall("ev=region_dropped region=edge.0", keeper_log))
+        check(n_live == is_used, machine, places, "regions:", n_live)
+
+
+def test_cuda_keeper_killed(tmp):
+    """The edge goes with its keeper, and with it what vae has yet to decode: the host has that. The
+    KV cache goes too, so the stream is another one from there on, which replays to the bit."""
+    with fake_gpus("gpus=2"):
+        got, s, kept = run_during(tmp, "keeper", [10], kill_keeper, *TWO_GPUS)
+        c = s["counters"]
+        check(s["edge"] == "cuda_ipc" and c["rebuilds"] == 1, s["edge"], c)
+        check(0 < c["latents_from_edge"] <= c["latents_decoded"], c)
+        check(replay(tmp, kept, "again") == got, "the replay shows another video")
+
+
+def edge_is_used(s):
+    """For every latent, whoever died."""
+    c = s["counters"]
+    check(s["edge"] == "cuda_ipc" and c["latents_from_edge"] == c["latents_decoded"], s["edge"], c)
 
 
 def lose(p, tmp, victims):
@@ -88,17 +138,22 @@ def test_cuda_doctor(tmp):
     check(os.listdir(tmp) == [], "doctor leaves", os.listdir(tmp))
 
 
+def sample(kills):
+    """Some, and those where latents are in the edge and not committed, or about to be taken."""
+    return kills[::13] + [k for k in kills if k[0] in ("dit.latent", "dit.latents", "vae.loaded")]
+
+
 def test_cuda_kill_sample(tmp):
     with fake_gpus("gpus=2"):
         run_matrix(tmp, "two GPUs, sample", ("dit", "vae"),
-                   options("relative", "false") + TWO_GPUS, lambda kills: kills[::13])
+                   options("relative", "false") + TWO_GPUS, sample, edge_is_used)
 
 
 def test_cuda_kill_matrix(tmp):
     for machine, places in (("gpus=1", ONE_GPU), ("gpus=2", TWO_GPUS)):
         with fake_gpus(machine):
             run_matrix(tmp, machine, ("dit", "vae", "gateway"),
-                       options("absolute", "true") + places)
+                       options("absolute", "true") + places, at_end=edge_is_used)
 
 
 def test_cuda_kill_matrix_text(tmp):
@@ -112,5 +167,5 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
+TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_keeper_killed, test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

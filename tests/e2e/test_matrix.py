@@ -133,13 +133,14 @@ def options(rope, sink):
     return armed("--set", "dit.rope=" + rope, "--set", "dit.global_sink=" + sink)
 
 
-def run_matrix(tmp, name, stages, more, pick=lambda kills: kills):
+def run_matrix(tmp, name, stages, more, pick=lambda kills: kills, at_end=lambda status: None):
     with Pipeline(tmp, *more) as p:
         m = Matrix(tmp, p)
         kills = [(q, n) for q in m.places if q.split(".")[0] in stages for n in m.passages(q)]
         for place, nth in pick(kills):
             m.kill_at(place, nth)
         m.tell(name)
+        at_end(status(p.run_dir))
 
 
 def small_table(tmp):

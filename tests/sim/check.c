@@ -157,6 +157,13 @@ void sim_check_latent_write(struct sim *s, int64_t latent)
         sim_fail(s, "latent %lld is lost, a recache may need it", (long long)lost);
 }
 
+void sim_check_edge_write(struct sim *s, int64_t latent)
+{
+    const int64_t lost = latent - edge_slots(&s->conf);
+    if (s->broken == SIM_SOUND && lost >= (int64_t)s->ledger->vae.n_latents)
+        sim_fail(s, "latent %lld is lost in the edge, vae has yet to take it", (long long)lost);
+}
+
 void sim_check_frame_write(struct sim *s, int64_t frame)
 {
     if (frame - s->conf.vae.ring_frames >= (int64_t)s->ledger->gateway.n_committed)

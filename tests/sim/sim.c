@@ -39,6 +39,9 @@ const char *const sim_broken_names[SIM_VARIANTS] = {
     [SIM_FINISH_NOT_WRITTEN] = "an end that is not written down",
     [SIM_REQUESTS_BEFORE_SESSION] = "requests before the session is found",
     [SIM_NO_FENCE] = "no fence: a dead writer's writes land later",
+    [SIM_EDGE_NAMED_EARLY] = "the edge named before the block it begins with",
+    [SIM_EDGE_ALWAYS_TAKEN] = "latents taken from the edge unasked",
+    [SIM_EDGE_TOO_SMALL] = "an edge with a slot less than dit may be ahead",
 };
 
 struct sim *sim_open(void)
@@ -98,6 +101,23 @@ static int64_t spread(struct sim *s, int64_t mean_ns)
 static bool has_faults(const struct sim *s)
 {
     return s->now_ns < s->heal_ns;
+}
+
+/* --- the edge ----------------------------------------------------------------------------------
+ */
+
+/* Made anew as after a keeper's death: who has the old memory mapped goes on with it. */
+uint64_t sim_map_edge(struct sim *s)
+{
+    const bool is_lost = s->edge_generation == 0 || (has_faults(s) && sim_pick(s, 4) == 0);
+    if (is_lost) memset(s->edge[++s->edge_generation % SIM_EDGES], 0, sizeof *s->edge);
+    return has_faults(s) && sim_pick(s, 6) == 0 ? 0 : s->edge_generation;
+}
+
+uint64_t *sim_edge_at(struct sim *s, uint64_t generation, int64_t latent)
+{
+    const int64_t n = edge_slots(&s->conf) - (s->broken == SIM_EDGE_TOO_SMALL);
+    return &s->edge[generation % SIM_EDGES][latent % n];
 }
 
 /* --- bells and mails -------------------------------------------------------------------------- */

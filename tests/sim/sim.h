@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include "common/clock.h"
+#include "ipc/edge.h"
 #include "ipc/prompts.h"
 #include "procs/dit/kv.h"
 #include "procs/dit/plan.h"
@@ -29,6 +30,7 @@ enum {
     SIM_PASSES = 2, /* denoising steps */
     SIM_WINDOW_MAX = 12,
     SIM_RING_MAX = 80, /* slots of latents, and of frames */
+    SIM_EDGES = 4,     /* memories that the edge has had, and that somebody may have mapped */
     SIM_BLOCKS_MAX = 96,
     SIM_LATENTS_MAX = SIM_BLOCKS_MAX * 3,
     SIM_FRAMES_MAX = SIM_LATENTS_MAX * 4,
@@ -61,6 +63,9 @@ enum sim_broken {
     SIM_FINISH_NOT_WRITTEN,       /* "finish" ends the session that runs, if one does */
     SIM_REQUESTS_BEFORE_SESSION,  /* a prompt is refused while the gateway finds its session */
     SIM_NO_FENCE,                 /* a dead writer's writes land while its successor runs */
+    SIM_EDGE_NAMED_EARLY,         /* the edge's generation before the block it begins with */
+    SIM_EDGE_ALWAYS_TAKEN,        /* vae does not ask whether a latent is in the edge */
+    SIM_EDGE_TOO_SMALL,           /* a slot less than dit may be ahead */
     SIM_VARIANTS
 };
 extern const char *const sim_broken_names[SIM_VARIANTS];
@@ -82,13 +87,14 @@ struct sim_dit {
     uint64_t x[SIM_WINDOW_MAX]; /* frames in hand */
     int64_t first;              /* of x, in latents of the session */
     int32_t n, i, pass, layer, base, n_tokens, n_tokens_full;
+    uint64_t edge;   /* generation that it has mapped; 0 none */
     uint64_t random; /* SIM_NOISE_OF_THE_PROCESS */
     bool is_pending; /* SIM_DECISION_AFTER_WORK */
 };
 
 struct sim_vae {
     struct vae_plan plan;
-    uint64_t carry;
+    uint64_t carry, edge; /* generation that it has mapped; 0 none */
     int32_t i;
 };
 
@@ -170,7 +176,8 @@ struct sim {
     uint64_t k_sink[SIM_LAYERS][SIM_WINDOW_MAX];
     uint64_t embed[2][2];
     uint64_t latents[SIM_RING_MAX];
-    uint64_t history[2][2]; /* by parity */
+    uint64_t edge[SIM_EDGES][SIM_RING_MAX], edge_generation; /* of the newest; 0: none yet */
+    uint64_t history[2][2];                                  /* by parity */
     uint64_t frames[SIM_RING_MAX];
     struct sim_file out[SIM_SESSIONS_MAX], hashes[SIM_SESSIONS_MAX];
     const struct job *asked; /* RUN_DIR/job.json */
@@ -202,6 +209,7 @@ struct sim {
     uint64_t oracle_k[SIM_LAYERS][SIM_LATENTS_MAX], oracle_v[SIM_LAYERS][SIM_LATENTS_MAX];
     uint64_t oracle_history[2];
     int64_t n_steps, n_kills, n_kills_again, n_kills_both, n_pauses, n_drops, n_units[WRITERS];
+    int64_t n_from_edge, n_past_edge;
     enum ledger_writer running;
 
     jmp_buf failed;
@@ -232,6 +240,10 @@ void sim_setup(struct sim *s);               /* configuration, faults and jobs o
 void sim_client_step(struct sim *s);
 void sim_answer(struct sim *s, uint64_t request);
 
+/* The edge as a stage finds it when it opens: as it was, made anew, or not to be mapped (0). */
+uint64_t sim_map_edge(struct sim *s);
+uint64_t *sim_edge_at(struct sim *s, uint64_t generation, int64_t latent);
+
 /* One step of a stage, at most one durable write; false: nothing to do now. */
 bool sim_text_step(struct sim *s);
 bool sim_dit_step(struct sim *s);
@@ -245,6 +257,7 @@ void sim_check_end(struct sim *s);
 /* A prompt is refused only when no live session could take it. */
 void sim_check_refusal(struct sim *s);
 void sim_check_latent_write(struct sim *s, int64_t latent);
+void sim_check_edge_write(struct sim *s, int64_t latent);
 void sim_check_frame_write(struct sim *s, int64_t frame);
 void sim_check_embed_write(struct sim *s, int64_t half, int64_t half_in_force);
 /* The oracle: what block `block` must hold, and latent l must decode to. Called in order. */

@@ -230,9 +230,13 @@ static bool make_block(struct sim *s)
         STEP;
     }
     for (d->i = 0; d->i < NB; d->i++) {
-        const int64_t at = block * NB + d->i;
-        sim_check_latent_write(s, at);
-        s->latents[at % s->conf.dit.ring_latents] = d->x[d->i];
+        if (d->edge) {
+            sim_check_edge_write(s, block * NB + d->i);
+            *sim_edge_at(s, d->edge, block * NB + d->i) = d->x[d->i];
+            STEP;
+        }
+        sim_check_latent_write(s, block * NB + d->i);
+        s->latents[(block * NB + d->i) % s->conf.dit.ring_latents] = d->x[d->i];
         STEP;
     }
     ledger_publish(&l->dit.n_latents_blocks, (uint64_t)block + 1);
@@ -242,6 +246,23 @@ static bool make_block(struct sim *s)
         d->is_pending = false;
         ledger_publish(&l->dit.n_decisions, l->dit.n_decisions + 1);
     }
+    UNIT_END;
+}
+
+/* edge_begin, in the order of its writes. */
+static bool begin_edge(struct sim *s)
+{
+    struct ledger_dit *l = &s->ledger->dit;
+    UNIT_BEGIN(&s->stage[WRITER_DIT].line)
+    if (l->edge_generation == s->dit.edge) {
+        *line_of = 0;
+        return true;
+    }
+    ledger_publish(&l->edge_generation, s->broken == SIM_EDGE_NAMED_EARLY ? s->dit.edge : 0);
+    STEP;
+    ledger_publish(&l->edge_from, l->n_latents_blocks);
+    STEP;
+    ledger_publish(&l->edge_generation, s->dit.edge);
     UNIT_END;
 }
 
@@ -266,8 +287,10 @@ bool sim_dit_step(struct sim *s)
 {
     struct sim_stage *t = &s->stage[WRITER_DIT];
     if (!t->is_open) { /* a successor: cross K/V are derived when a pass needs them */
-        s->dit = (struct sim_dit){.in_force = -1, .random = t->policy.n_starts};
-        t->is_open = true;
+        if (t->line == 0)
+            s->dit = (struct sim_dit){
+                .in_force = -1, .random = t->policy.n_starts, .edge = sim_map_edge(s)};
+        t->is_open = begin_edge(s);
         if (s->broken == SIM_CLEAN_IS_FORGOTTEN)
             ledger_publish(&s->ledger->dit.n_clean_blocks, s->ledger->dit.n_latents_blocks);
         return true;

@@ -58,6 +58,18 @@ bool sim_text_step(struct sim *s)
 
 /* --- vae -------------------------------------------------------------------------------------- */
 
+static uint64_t take_latent(struct sim *s, int64_t latent)
+{
+    const uint64_t edge = s->vae.edge;
+    const bool is_trusting = s->broken == SIM_EDGE_ALWAYS_TAKEN && edge != 0;
+    if (is_trusting || edge_holds(s->ledger, &s->conf, edge, latent)) {
+        s->n_from_edge++;
+        return *sim_edge_at(s, edge, latent);
+    }
+    s->n_past_edge += edge != 0;
+    return s->latents[latent % s->conf.dit.ring_latents];
+}
+
 static bool decode(struct sim *s)
 {
     struct sim_vae *v = &s->vae;
@@ -66,7 +78,7 @@ static bool decode(struct sim *s)
     const int from = has_two ? (int)(p->r % 2) : 0, to = has_two ? (int)((p->r + 1) % 2) : 0;
     counter *l = &s->ledger->vae.n_latents;
     UNIT_BEGIN(&s->stage[WRITER_VAE].line)
-    v->carry = s->latents[p->latent % s->conf.dit.ring_latents];
+    v->carry = take_latent(s, p->latent);
     if (p->r == 0) {
         memset(s->history[0], 0, sizeof s->history[0]);
         STEP;
@@ -98,7 +110,7 @@ bool sim_vae_step(struct sim *s)
 {
     struct sim_stage *t = &s->stage[WRITER_VAE];
     if (!t->is_open) {
-        memset(&s->vae, 0, sizeof s->vae);
+        s->vae = (struct sim_vae){.edge = sim_map_edge(s)};
         t->is_open = true;
         return true;
     }

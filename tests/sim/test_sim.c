@@ -60,6 +60,8 @@ enum {
     SWITCHES_BEHIND_KEPT,
     EVICTED,
     WRAPS,
+    FROM_EDGE,
+    PAST_EDGE,
     TALLIES
 };
 static const char *const tally_names[TALLIES] = {
@@ -79,6 +81,8 @@ static const char *const tally_names[TALLIES] = {
     "switches behind it, sink kept",
     "prompts evicted",
     "times the ring of latents went round",
+    "latents from the edge",
+    "latents from the host that the edge did not hold",
 };
 
 struct tally {
@@ -114,6 +118,8 @@ static void count(struct tally *t, const struct sim *s)
     t->n[FRAMES] += (int64_t)l->gateway.n_committed;
     t->n[EVICTED] += (int64_t)l->text.n_evictions;
     t->n[WRAPS] += (int64_t)l->vae.n_latents / s->conf.dit.ring_latents;
+    t->n[FROM_EDGE] += s->n_from_edge;
+    t->n[PAST_EDGE] += s->n_past_edge;
     for (uint64_t i = 0; i < l->gateway.n_sessions; i++)
         t->n[VOIDS] += l->sessions[i].n_blocks == LEDGER_VOID;
     count_switches(t, s);
