@@ -253,7 +253,8 @@ static err_t run(struct pipeline *p, const struct args *a, struct job *job)
 {
     struct session_result r;
     char kept[512];
-    err_t e = session_run(p, a, job, a->cmd == CMD_SERVE, &r);
+    const struct session_conf sc = {.prompts_fd = a->cmd == CMD_SERVE ? STDIN_FILENO : -1};
+    err_t e = session_run(p, a, job, &sc, &r);
     snprintf(kept, sizeof kept, "%s", err_text());
     const err_t ended = pipeline_end(p);
     if (ended != OK) return ended;

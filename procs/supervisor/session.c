@@ -24,7 +24,8 @@ struct session {
     struct job *job;
     struct watch watch;
     struct child feed, finish;
-    bool is_given, is_fed, takes_stdin, is_finishing;
+    const struct session_conf *conf;
+    bool is_given, is_fed, is_finishing;
     int64_t given_ns, looked_ns;
     int64_t frames_before;
     int64_t decisions_seen;
@@ -34,18 +35,19 @@ struct session {
 
 /* longlived-ctl speaks to the gateway, so that ZeroMQ is not in this process. */
 static err_t start_ctl(struct session *s, struct child *out, const char *verb, const char *word,
-                       bool takes_stdin)
+                       int in_fd)
 {
+    const bool is_ours = in_fd == STDIN_FILENO; /* then its answers are for who types */
     char path[300];
     snprintf(path, sizeof path, "%s/longlived-ctl", s->p->bin_dir);
     const char *const argv[] = {path, verb, "--run", s->p->run, word, NULL};
     const struct child_conf c = {.path = path,
                                  .argv = argv,
-                                 .in_fd = takes_stdin ? STDIN_FILENO : -1,
-                                 .out_fd = takes_stdin ? STDERR_FILENO : -1,
+                                 .in_fd = in_fd,
+                                 .out_fd = is_ours ? STDERR_FILENO : -1,
                                  .err_fd = -1,
                                  .ready_fd = -1,
-                                 .in_our_group = takes_stdin};
+                                 .in_our_group = is_ours};
     return child_spawn(out, &c);
 }
 
@@ -100,16 +102,25 @@ static void look_at_children(struct session *s)
 
 static void start_feed(struct session *s, const struct ledger *l)
 {
-    if (!s->takes_stdin || s->is_fed || ledger_read(&l->gateway.job) < s->job->id) return;
+    const int fd = s->conf->prompts_fd;
+    if (fd < 0 || s->is_fed || ledger_read(&l->gateway.job) < s->job->id) return;
     s->is_fed = true;
-    if (fcntl(STDIN_FILENO, F_GETFD) < 0) return;
-    if (start_ctl(s, &s->feed, "feed", NULL, true) != OK)
+    if (fcntl(fd, F_GETFD) < 0) return;
+    if (start_ctl(s, &s->feed, "feed", NULL, fd) != OK)
         fprintf(stderr, "longlived: %s\n", err_text());
+}
+
+static void finish(struct session *s)
+{
+    char job[24];
+    if (s->is_finishing) return;
+    s->is_finishing = true;
+    snprintf(job, sizeof job, "%llu", (unsigned long long)s->job->id);
+    if (start_ctl(s, &s->finish, "finish", job, -1) != OK && s->p->super) super_stop(s->p->super);
 }
 
 static err_t take_signals(struct session *s)
 {
-    char job[24];
     const int32_t n = pipeline_signals(s->p);
     if (n == 0) return OK;
     if (!s->is_given) return FAIL(ERR_AGAIN, "interrupted before the session began");
@@ -117,11 +128,7 @@ static err_t take_signals(struct session *s)
         if (s->p->super) super_kill(s->p->super);
         return FAIL(ERR_AGAIN, "interrupted: what was written is whole up to its last block");
     }
-    if (s->is_finishing) return OK;
-    s->is_finishing = true;
-    snprintf(job, sizeof job, "%llu", (unsigned long long)s->job->id);
-    if (start_ctl(s, &s->finish, "finish", job, false) != OK && s->p->super)
-        super_stop(s->p->super);
+    finish(s);
     return OK;
 }
 
@@ -167,6 +174,7 @@ static err_t turn(struct session *s, bool *is_over)
     if (l && !s->is_given && pipeline_is_ready(s->p)) TRY(give(s, l));
     if (l && s->is_given) start_feed(s, l);
     const bool is_done = l && s->is_given && ledger_read(&l->gateway.job_done) >= s->job->id;
+    if (l && s->is_given && s->conf->look && s->conf->look(s->conf->self, l) && !is_done) finish(s);
     if (l) show(s, l); /* after that look, so that nothing of the job is unsaid */
     if (is_done) {
         *is_over = true;
@@ -204,18 +212,19 @@ static err_t check_whole(const struct session *s)
                 (long long)n_want);
 }
 
-err_t session_run(struct pipeline *p, const struct args *a, struct job *job, bool takes_stdin,
-                  struct session_result *out)
+err_t session_run(struct pipeline *p, const struct args *a, struct job *job,
+                  const struct session_conf *c, struct session_result *out)
 {
     err_t e = OK;
     bool is_over = false;
-    struct session s = {.p = p, .args = a, .job = job, .takes_stdin = takes_stdin, .lock_fd = -1};
+    struct session s = {.p = p, .args = a, .job = job, .conf = c, .lock_fd = -1};
     s.feed.pidfd = s.finish.pidfd = -1;
     *out = (struct session_result){0};
     while (!is_over) TRY(turn(&s, &is_over));
     TRY(check_whole(&s));
 out:
     out->n_frames = frames_of_job(&s);
+    out->given_ns = s.given_ns;
     out->took_s = (double)(now_ns() - s.given_ns) / NS_PER_S;
     out->was_asked = s.is_finishing;
     child_kill(&s.feed);

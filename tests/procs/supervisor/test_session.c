@@ -18,6 +18,7 @@ static char prompt_text[] = "a";
 static struct job_prompt prompt = {.text = prompt_text, .at_block = 0};
 static struct job_video video;
 static struct session_result result;
+static const struct session_conf conf = {.prompts_fd = -1};
 
 static const char *in_run(const char *name)
 {
@@ -90,7 +91,7 @@ static void test_a_job_that_succeeds(void **state)
     ledger_publish(&l->gateway.job_done, 3);
     ledger_publish(&l->gateway.n_committed, 1000);
     const pid_t pid = gateway(0, NULL, false);
-    check_ok(session_run(&p, &args, &job, false, &result));
+    check_ok(session_run(&p, &args, &job, &conf, &result));
     assert_int_equal(job.id, 4);
     assert_int_equal(result.n_frames, 45);
     assert_false(result.was_asked);
@@ -101,13 +102,13 @@ static void test_a_job_that_fails(void **state)
 {
     (void)state;
     pid_t pid = gateway(73, "x.y4m: No space left on device\nmore\n", false);
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_WRITE,
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_WRITE,
                 "x.y4m: No space left on device");
     assert_null(strchr(err_text(), '\n'));
     reap(pid);
     assert_int_equal(unlink(in_run("job.json")), 0);
     pid = gateway(70, NULL, false); /* the line of the job before is not this one's */
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_BUG, "ended with status 70");
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_BUG, "ended with status 70");
     reap(pid);
 }
 
@@ -116,10 +117,10 @@ static void test_one_session_at_a_time(void **state)
     (void)state;
     int fd;
     ledger_publish(&l->gateway.job, 1);
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_AGAIN, "a session runs in");
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_AGAIN, "a session runs in");
     ledger_publish(&l->gateway.job_done, 1);
     check_ok(rundir_lock_file(dir.path, "job.lock", &fd));
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_AGAIN, "another command");
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_AGAIN, "another command");
     close(fd);
     assert_int_not_equal(access(in_run("job.json"), F_OK), 0);
 }
@@ -134,11 +135,40 @@ static void test_a_signal_finishes(void **state)
         kill(getppid(), SIGINT);
         _exit(0);
     }
-    check_ok(session_run(&p, &args, &job, false, &result));
+    check_ok(session_run(&p, &args, &job, &conf, &result));
     assert_true(result.was_asked);
     assert_int_equal(fake_count("start ctl"), 1);
     reap(pid);
     reap(sender);
+}
+
+struct looks {
+    int n;
+    bool has_seen_end;
+};
+
+static bool has_two_looks(void *self, const struct ledger *seen)
+{
+    struct looks *looks = self;
+    assert_false(looks->has_seen_end);
+    looks->has_seen_end = ledger_read(&seen->gateway.job_done) == job.id;
+    return ++looks->n >= 2;
+}
+
+/* Asked for by who looks, not by a signal; and once, however often it is said. */
+static void test_a_look_finishes(void **state)
+{
+    (void)state;
+    struct looks seen = {0};
+    const struct session_conf looks = {.prompts_fd = -1, .look = has_two_looks, .self = &seen};
+    const int64_t before = now_ns();
+    const pid_t pid = gateway(0, NULL, true);
+    check_ok(session_run(&p, &args, &job, &looks, &result));
+    assert_true(result.was_asked);
+    assert_true(seen.n >= 3 && seen.has_seen_end);
+    assert_true(result.given_ns >= before && result.given_ns <= now_ns());
+    assert_int_equal(fake_count("start ctl"), 1);
+    reap(pid);
 }
 
 static void test_two_signals_end(void **state)
@@ -152,7 +182,7 @@ static void test_two_signals_end(void **state)
         kill(getppid(), SIGTERM);
         _exit(0);
     }
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_AGAIN, "interrupted");
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_AGAIN, "interrupted");
     reap(sender);
 }
 
@@ -161,7 +191,7 @@ static void test_a_pipeline_that_goes_away(void **state)
     (void)state;
     close(dir.lock_fd); /* as when its holder is killed */
     dir.lock_fd = -1;
-    check_fails(session_run(&p, &args, &job, false, &result), ERR_NONE, "has ended");
+    check_fails(session_run(&p, &args, &job, &conf, &result), ERR_NONE, "has ended");
 }
 
 int main(void)
@@ -171,6 +201,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_job_that_fails, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_one_session_at_a_time, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_signal_finishes, open_all, close_all),
+        cmocka_unit_test_setup_teardown(test_a_look_finishes, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_two_signals_end, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_pipeline_that_goes_away, open_all, close_all),
     };
