@@ -1,0 +1,138 @@
+/* test_trace.c - spans gathered from a ledger made by hand, and the times that follow from them. */
+#include "procs/supervisor/trace.h"
+
+#include "tests/scratch.h"
+
+static struct ledger *l;
+static struct conf c;
+static struct trace t;
+static struct times times;
+
+static int open_all(void **state)
+{
+    (void)state;
+    l = calloc(1, sizeof *l);
+    conf_default(&c);
+    return l ? 0 : -1;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    times_free(&times);
+    trace_free(&t);
+    free(l);
+    return 0;
+}
+
+static void add(enum ledger_writer w, enum ledger_phase phase, int64_t unit, int32_t part,
+                int64_t began_ns, int64_t ended_ns)
+{
+    ledger_span_add(&l->spans[w], (struct ledger_span){.began_ns = began_ns,
+                                                       .ended_ns = ended_ns,
+                                                       .unit = unit,
+                                                       .phase = (int32_t)phase,
+                                                       .part = part});
+}
+
+static void test_each_span_is_taken_once(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2000; i++) add(WRITER_VAE, PHASE_DECODE, i, 0, i, i + 1);
+    check_ok(trace_look(&t, l));
+    add(WRITER_VAE, PHASE_DECODE, 2000, 0, 2000, 2001);
+    add(WRITER_TEXT, PHASE_ENCODE, 3, 0, 1, 2);
+    check_ok(trace_look(&t, l));
+    check_ok(trace_look(&t, l));
+    assert_int_equal(t.of[WRITER_VAE].n, 2001);
+    for (int i = 0; i <= 2000; i++) assert_int_equal(t.of[WRITER_VAE].v[i].unit, i);
+    assert_int_equal(t.of[WRITER_TEXT].n, 1);
+    assert_int_equal(t.n_lost, 0);
+    trace_clear(&t);
+    assert_int_equal(t.of[WRITER_VAE].n, 0);
+    check_ok(trace_look(&t, l));
+    assert_int_equal(t.of[WRITER_VAE].n, 0);
+}
+
+static void test_what_was_overwritten_is_counted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < LEDGER_SPANS + 99; i++) add(WRITER_DIT, PHASE_CLEAN, i, 0, i, i + 1);
+    check_ok(trace_look(&t, l));
+    assert_int_equal(t.n_lost, 100); /* and the slot that may be being written */
+    assert_int_equal(t.of[WRITER_DIT].n, LEDGER_SPANS - 1);
+    assert_int_equal(t.of[WRITER_DIT].v[0].unit, 100);
+}
+
+/* Sessions of two blocks and of one, begun at block 4 and frame 30: the first is not asked for. */
+static void set_sessions(void)
+{
+    l->sessions[0] = (struct ledger_session){.first_block = 0, .n_blocks = 4};
+    l->sessions[1] = (struct ledger_session){.first_block = 4, .first_frame = 30, .n_blocks = 2};
+    l->sessions[2] = (struct ledger_session){.first_block = 6, .first_frame = 51, .n_blocks = 1};
+    ledger_publish(&l->gateway.n_sessions, 3);
+    ledger_publish(&l->dit.n_latents_blocks, 7);
+}
+
+static void test_times_of_blocks(void **state)
+{
+    (void)state;
+    set_sessions();
+    add(WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 1, 2); /* of the session before */
+    add(WRITER_DIT, PHASE_RECACHE, 5, 0, 100, 130);
+    add(WRITER_DIT, PHASE_DENOISE, 5, 0, 130, 140);
+    add(WRITER_DIT, PHASE_DENOISE, 5, 1, 140, 160);
+    add(WRITER_DIT, PHASE_DENOISE, 5, SPAN_WHOLE, 95, 165);
+    add(WRITER_DIT, PHASE_CLEAN, 5, 0, 165, 172);
+    add(WRITER_VAE, PHASE_DECODE, 17, 0, 200, 205); /* killed; done again */
+    add(WRITER_VAE, PHASE_DECODE, 17, 0, 210, 215);
+    add(WRITER_VAE, PHASE_DECODE, 18, 0, 215, 219);
+    check_ok(trace_look(&t, l));
+    check_ok(times_of(&times, &t, l, &c, 1));
+    assert_true(times.first_block == 4 && times.n_blocks == 3 && times.n_frames == 21 + 9);
+    const struct block_times *b = &times.block[1];
+    assert_true(b->session == 1 && b->at == 1 && b->began_ns == 95 && b->made_ns == 165);
+    assert_true(b->recache_ns == 30 && b->step_ns[0] == 10 && b->step_ns[1] == 20);
+    assert_true(b->clean_ns == 7 && b->ready_ns == 215);
+    assert_true(times.block[2].session == 2 && times.block[2].at == 0);
+    assert_true(times.latent[5].began_ns == 210 && times.latent[6].ready_ns == 219);
+    assert_int_equal(times.block[0].began_ns, 0); /* not known */
+}
+
+/* Frames of latents: 1, then fours, and again from the begin of a session. */
+static void test_times_of_frames(void **state)
+{
+    (void)state;
+    set_sessions();
+    add(WRITER_GATEWAY, PHASE_WRITE, 29, 1, 1, 2); /* of the session before */
+    add(WRITER_GATEWAY, PHASE_WRITE, 30, 1, 10, 11);
+    add(WRITER_GATEWAY, PHASE_WRITE, 31, 12, 20, 22);
+    check_ok(trace_look(&t, l));
+    check_ok(times_of(&times, &t, l, &c, 1));
+    static const int64_t frames[9] = {0, 1, 5, 9, 13, 17, 21, 22, 26};
+    for (int i = 0; i < 9; i++) assert_int_equal(times.latent[i].frame, frames[i]);
+    assert_true(times.put_ns[0] == 11 && times.put_began_ns[0] == 10);
+    for (int f = 1; f < 13; f++) assert_true(times.put_ns[f] == 22 && times.put_began_ns[f] == 20);
+    assert_int_equal(times.put_ns[13], 0);
+}
+
+static void test_nothing_was_made(void **state)
+{
+    (void)state;
+    check_fails(times_of(&times, &t, l, &c, 0), ERR_NONE, "no block");
+    set_sessions();
+    ledger_publish(&l->dit.n_latents_blocks, 6);
+    check_fails(times_of(&times, &t, l, &c, 2), ERR_NONE, "no block");
+}
+
+#define WITH(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        WITH(test_each_span_is_taken_once), WITH(test_what_was_overwritten_is_counted),
+        WITH(test_times_of_blocks),         WITH(test_times_of_frames),
+        WITH(test_nothing_was_made),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
