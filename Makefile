@@ -18,7 +18,8 @@ B     := build/$(if $(filter 1,$(SAN)),san,obj)
 BIN   := build/$(if $(filter 1,$(SAN)),san-bin,bin)
 LIB   := build/$(if $(filter 1,$(SAN)),san-lib,lib)
 
-COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null || echo none)
+# A +: and changes on it.
+COMMIT := $(shell git describe --always --exclude '*' --dirty=+ 2>/dev/null || echo none)
 
 # -ffp-contract=off and no fast-math: the same bits from the same source, see common/rng.h.
 WARN   := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Werror
@@ -141,7 +142,11 @@ $(B)/%.o: %.cc $(B)/flags
 	@echo 'CXX $<'
 	@$(CXX) $(CXXFLAGS) -fPIC -MMD -MP -c $< -o $@
 
-$(B)/common/build.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
+# The one object that knows it.
+$(B)/commit: FORCE
+	@mkdir -p $(B); echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
+$(B)/procs/supervisor/main.o: $(B)/commit
+$(B)/procs/supervisor/main.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
 
 $(B)/lib%.a:
 	@mkdir -p $(@D); rm -f $@

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/cpu.h"
 #include "common/rng.h"
 #include "common/stats.h"
 
@@ -134,21 +135,6 @@ void bench_flush(struct bench *b)
     for (int64_t i = 0; i < b->n_flush; i++) b->flush[i] = -b->flush[i];
 }
 
-/* "model name" of /proc/cpuinfo, without what JSON would have to escape. */
-static void read_cpu(char out[TEXT_MAX])
-{
-    char line[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    strcpy(out, "unknown");
-    while (f && fgets(line, sizeof line, f)) {
-        const char *at = strstr(line, ": ");
-        if (strncmp(line, "model name", 10) != 0 || !at) continue;
-        snprintf(out, TEXT_MAX, "%.*s", (int)strcspn(at + 2, "\n\"\\"), at + 2);
-        break;
-    }
-    if (f) fclose(f);
-}
-
 static err_t measure_machine(struct bench *b)
 {
     err_t e = OK;
@@ -180,7 +166,7 @@ err_t bench_open(struct bench **out, char **argv)
     if (!b) return FAIL(ERR_NOMEM, "bench");
     openblas_set_num_threads(1);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    read_cpu(b->cpu);
+    cpu_name(b->cpu, sizeof b->cpu);
     snprintf(b->commit, sizeof b->commit, "%s", commit ? commit : "none");
     snprintf(b->command, sizeof b->command, "%s", argv[0]);
     if (getloadavg(&b->load, 1) != 1) b->load = -1;

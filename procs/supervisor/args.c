@@ -15,7 +15,8 @@ enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
 #define ON_SESSIONS (ON(GENERATE) | ON(SERVE))
 #define ON_OUTPUTS (ON_SESSIONS | ON(REPLAY))
 #define ON_CONF                                                                                    \
-    (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR))
+    (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR) |       \
+     ON(BENCH))
 
 static const struct option {
     const char *name;
@@ -34,6 +35,15 @@ static const struct option {
      "run directory; default [run] dir, or /dev/shm/longlived-UID/main"},
     {"output", 'o', TEXT, offsetof(struct args, out), ON_OUTPUTS, "OUT",
      "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
+    {"protocol", 0, TEXT, offsetof(struct args, protocol), ON(BENCH), "NAME",
+     "seed, paper or stream: docs/BENCHMARKS.md"},
+    {"quick", 0, FLAG, offsetof(struct args, quick), ON(BENCH), NULL, "fewer samples"},
+    {"phase", 0, TEXT, offsetof(struct args, phase), ON(BENCH), "NAME",
+     "this one alone; seed: steady-state, prompt-switch, throughput"},
+    {"merge", 0, FLAG, offsetof(struct args, merge), ON(BENCH), NULL,
+     "adds to what is there; phases that are there already begin another run"},
+    {"out", 0, TEXT, offsetof(struct args, out), ON(BENCH), "DIR",
+     "folder of the results; default results"},
     {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},
     {"script", 0, TEXT, offsetof(struct args, script), ON(GENERATE), "FILE",
      ".jsonl: a video a line, with switches; .txt: a prompt a line, each a video"},
@@ -53,7 +63,7 @@ static const struct option {
      "writes the clean latents: out [T,C,H,W]; all three safetensors"},
     {"prewarm", 0, TEXT, offsetof(struct args, prewarm), ON_SESSIONS, "FILE",
      "encodes these prompts before they are asked for; a prompt a line, or .jsonl"},
-    {"quiet", 0, FLAG, offsetof(struct args, quiet), ON_OUTPUTS, NULL,
+    {"quiet", 0, FLAG, offsetof(struct args, quiet), ON_OUTPUTS | ON(BENCH), NULL,
      "no status line, no warnings"},
     {"progress", 0, TEXT, offsetof(struct args, progress), ON_OUTPUTS, "json",
      "status as JSON objects, one a line, on standard error"},
@@ -109,6 +119,9 @@ static const struct {
                     "longlived prompt \"a blue cube\"\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
                     "longlived doctor -c configs/tiny.ini\n"},
+    [CMD_BENCH] = {"bench", NULL, "where the milliseconds go, by a protocol",
+                   "longlived bench --protocol seed --quick -c configs/nano.ini --out results\n"
+                   "\nA pipeline of its own comes and goes; DIR/PROTOCOL.json is written.\n"},
     [CMD_INSPECT] = {"inspect", "FILE", "tensors of a checkpoint: names, shapes, dtypes, bytes",
                      "longlived inspect longlive_base.pt\n"
                      "\nReads safetensors, torch.save files and folders of safetensors; runs"
@@ -315,6 +328,12 @@ err_t args_check(const struct args *a)
     if (a->progress && strcmp(a->progress, "json") != 0)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
     if (ON_OUTPUTS & (1u << a->cmd)) TRY(check_out(a));
+    if (a->cmd == CMD_BENCH) {
+        static const char *const names[] = {"seed", "paper", "stream"};
+        for (int i = 0; i < 3; i++)
+            if (a->protocol && strcmp(a->protocol, names[i]) == 0) return OK;
+        return FAIL(ERR_USAGE, "bench: --protocol seed, paper or stream?");
+    }
     if (a->cmd == CMD_GENERATE) {
         if (!a->prompt == !a->script)
             return FAIL(ERR_USAGE, "generate: one of --prompt TEXT and --script FILE");

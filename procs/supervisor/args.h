@@ -19,6 +19,7 @@ enum command {
     CMD_REPLAY,
     CMD_PROMPT,
     CMD_DOCTOR,
+    CMD_BENCH,
     CMD_INSPECT,
     CMD_CONVERT,
     CMD_HELP,
@@ -34,6 +35,8 @@ struct args {
     const char *word2; /* convert IN OUT */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;
+    const char *protocol, *phase;
+    const char *commit; /* of the build: main's, not the command line's */
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;
     int64_t n_blocks;   /* 0: not given */
@@ -41,7 +44,7 @@ struct args {
     int64_t seconds_ms; /* 0: not given */
     int64_t lora_alpha; /* -1: not given */
     int64_t status_fd;  /* -1; up in the background tells its parent through it */
-    bool foreground, json, kill, quiet, keep_run;
+    bool foreground, json, kill, quiet, keep_run, quick, merge;
 };
 
 /* ERR_USAGE names what is wrong. Pointers are into argv. */

@@ -46,12 +46,13 @@ static err_t run(const struct args *a)
         [CMD_UP] = cmd_up,           [CMD_DOWN] = cmd_down,         [CMD_STATUS] = cmd_status,
         [CMD_RESTART] = cmd_restart, [CMD_GENERATE] = cmd_generate, [CMD_SERVE] = cmd_serve,
         [CMD_REPLAY] = cmd_replay,   [CMD_PROMPT] = cmd_prompt,     [CMD_PREPARE] = cmd_prepare,
-        [CMD_DOCTOR] = cmd_doctor,   [CMD_INSPECT] = cmd_inspect,   [CMD_CONVERT] = cmd_convert,
+        [CMD_DOCTOR] = cmd_doctor,   [CMD_BENCH] = cmd_bench,       [CMD_INSPECT] = cmd_inspect,
+        [CMD_CONVERT] = cmd_convert,
     };
     char bin_dir[256];
     err_t e = OK;
     if (a->wants_version) {
-        printf("longlived 0.1.0\n");
+        printf("longlived 0.1.0 %s\n", BUILD_COMMIT);
         return OK;
     }
     if (a->wants_help) {
@@ -75,6 +76,7 @@ int main(int argc, char **argv)
         return err_exit_status(ERR_USAGE);
     }
     err_t e = args_parse(&a, argc, argv);
+    a.commit = BUILD_COMMIT;
     if (e == OK) e = run(&a);
     if (fflush(stdout) != 0 && e == OK) e = FAIL(ERR_WRITE, "standard output");
     if (e != OK) fprintf(stderr, "longlived: %s\n", err_text());

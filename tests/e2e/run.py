@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import harness  # noqa: E402
 import test_bad_input  # noqa: E402
+import test_bench  # noqa: E402
 import test_cache  # noqa: E402
 import test_checkpoint  # noqa: E402
 import test_cuda  # noqa: E402
@@ -24,7 +25,7 @@ import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
            test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
-           test_supervisors, test_pace]
+           test_supervisors, test_pace, test_bench]
 
 
 def select(words):

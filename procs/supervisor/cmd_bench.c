@@ -1,0 +1,309 @@
+/* cmd_bench.c - bench: a protocol's phases through a pipeline of its own, and what they showed into
+ * a file. The phases are cmd_bench_phases.c. */
+#include "procs/supervisor/cmd_bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "procs/supervisor/cmd.h"
+#include "procs/supervisor/report.h"
+#include "procs/supervisor/results.h"
+#include "procs/supervisor/session.h"
+
+enum { PATH_BYTES = 4096 };
+static const char *const stages[WRITERS] = {"text", "dit", "vae", "gateway"};
+
+/* --- a job ------------------------------------------------------------------------------------ */
+
+struct look {
+    struct bench *b;
+    const struct bench_until *until;
+    err_t e;
+    int prompts_fd; /* -1: none */
+    int64_t n_asked, first_session;
+};
+
+int64_t bench_switch_at(int64_t i)
+{
+    return 6 + 4 * i;
+}
+
+/* Each second one comes back to a prompt that was used before. */
+static void ask(struct look *k, int64_t n_shown)
+{
+    char text[PROTOCOL_TEXT_MAX + 1];
+    const int64_t n_blocks = (n_shown + 3) / 4 / k->b->p.conf.dit.block;
+    if (k->n_asked >= k->until->n_switches || n_blocks < bench_switch_at(k->n_asked)) return;
+    k->n_asked++;
+    protocol_prompt(k->n_asked % 2, k->n_asked % 2 ? k->n_asked : 0, text);
+    strcat(text, "\n");
+    if (write(k->prompts_fd, text, strlen(text)) < 0) k->e = FAIL(ERR_AGAIN, "a prompt: pipe");
+}
+
+/* Frames of the job's one live session: the trace has no other's. */
+static int64_t shown(const struct look *k, const struct ledger *l)
+{
+    const struct trace_list *puts = &k->b->trace.of[WRITER_GATEWAY];
+    if (puts->n == 0) return 0;
+    const struct ledger_span *last = &puts->v[puts->n - 1];
+    return last->unit + last->part - l->sessions[k->first_session].first_frame;
+}
+
+static bool look(void *self, const struct ledger *l)
+{
+    struct look *k = self;
+    const struct trace_list *vae = &k->b->trace.of[WRITER_VAE];
+    const int32_t n_per_block = k->b->p.conf.dit.block;
+    if (k->e == OK) k->e = trace_look(&k->b->trace, l);
+    if (k->prompts_fd >= 0) ask(k, shown(k, l));
+    if (k->e != OK) return true;
+    if (k->until->n_shown > 0)
+        return shown(k, l) >= ledger_frames_of(k->until->n_shown * n_per_block);
+    const int64_t last = k->until->n_warm * n_per_block - 1;
+    return k->until->limit_ns > 0 && vae->n > last &&
+           now_ns() - vae->v[last].ended_ns > k->until->limit_ns;
+}
+
+/* What the ring still has of a job before is not this one's. */
+static err_t forget(struct bench *b)
+{
+    err_t e = OK;
+    const struct ledger *l = pipeline_ledger(&b->p);
+    if (l) TRY(trace_look(&b->trace, l));
+    trace_clear(&b->trace);
+out:
+    return e;
+}
+
+err_t bench_job(struct bench *b, struct job *job, const struct bench_until *until, struct times *t,
+                int64_t *given_ns)
+{
+    err_t e = OK;
+    struct session_result r;
+    struct look k = {.b = b, .until = until, .prompts_fd = -1};
+    struct session_conf sc = {.prompts_fd = -1, .look = look, .self = &k};
+    int fds[2] = {-1, -1};
+    TRY(forget(b));
+    const struct ledger *l = pipeline_ledger(&b->p);
+    k.first_session = l ? (int64_t)ledger_read(&l->gateway.n_sessions) : 0;
+    if (until->n_switches > 0) {
+        if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) != 0) {
+            e = FAIL(ERR_AGAIN, "pipe: %s", strerror(errno));
+            goto out;
+        }
+        sc.prompts_fd = fds[0];
+        k.prompts_fd = fds[1];
+    }
+    TRY(session_run(&b->p, b->args, job, &sc, &r));
+    TRY(k.e);
+    if (pipeline_signals(&b->p) > 0) {
+        e = FAIL(ERR_AGAIN, "interrupted: nothing is written");
+        goto out;
+    }
+    if (b->trace.n_lost > 0) {
+        e = FAIL(ERR_LIMIT, "%llu spans passed unseen: this machine is too busy to measure on",
+                 (unsigned long long)b->trace.n_lost);
+        goto out;
+    }
+    TRY(times_of(t, &b->trace, pipeline_ledger(&b->p), &b->p.conf, k.first_session));
+    if (given_ns) *given_ns = r.given_ns;
+out:
+    for (int i = 0; i < 2; i++)
+        if (fds[i] >= 0) close(fds[i]);
+    return e;
+}
+
+json_t *bench_object(json_t *o, const char *name)
+{
+    json_t *v = json_object_get(o, name);
+    if (!v) {
+        v = json_object();
+        json_object_set_new(o, name, v);
+    }
+    return v;
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* KiB behind a key of /proc/PID/smaps_rollup: what is shared counts by halves, thirds ... */
+static double pss_kib(pid_t pid, const char *key)
+{
+    char path[64], line[256];
+    double kib = 0;
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
+    FILE *f = fopen(path, "r");
+    const size_t n = strlen(key);
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, key, n) == 0 && line[n] == ':') kib = strtod(line + n + 1, NULL);
+    if (f) fclose(f);
+    return kib;
+}
+
+void bench_put_memory(struct bench *b, json_t *o)
+{
+    const struct ledger *l = pipeline_ledger(&b->p);
+    json_t *list = json_array();
+    double all_gb = 0;
+    for (int w = 0; w < WRITERS; w++) {
+        const struct ledger_head *h = ledger_head_of((struct ledger *)l, (enum ledger_writer)w);
+        const pid_t pid = (pid_t)ledger_read(&h->pid);
+        const struct machine_need *need = &b->need[w];
+        const double anon_gb = pss_kib(pid, "Pss_Anon") * 1024 / 1e9,
+                     file_gb = pss_kib(pid, "Pss_File") * 1024 / 1e9,
+                     region_gb = pss_kib(pid, "Pss_Shmem") * 1024 / 1e9,
+                     device_gb = (double)(need->weights + need->state + need->scratch) / 1e9;
+        json_array_append_new(list,
+                              json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "process", stages[w],
+                                        "own_gb", anon_gb, "files_gb", file_gb, "regions_gb",
+                                        region_gb, "device_weights_gb", (double)need->weights / 1e9,
+                                        "device_state_gb", (double)need->state / 1e9,
+                                        "device_scratch_gb", (double)need->scratch / 1e9));
+        all_gb += anon_gb + file_gb + region_gb + device_gb;
+    }
+    json_object_set_new(o, "peak_memory_gb", json_real(all_gb));
+    json_object_set_new(o, "memory", list);
+}
+
+/* --- the command ------------------------------------------------------------------------------ */
+
+/* What stages need on GPUs, as they count it themselves: before anything of ours lies there. */
+static err_t ask_needs(struct bench *b, const struct conf *c, const char *bin_dir)
+{
+    err_t e = OK;
+    const char *const places[WRITERS] = {c->place.text, c->place.dit, c->place.vae, "cpu"};
+    for (int w = 0; w < WRITERS; w++)
+        if (strcmp(places[w], "cpu") != 0) TRY(machine_need(bin_dir, stages[w], c, &b->need[w]));
+out:
+    return e;
+}
+
+static json_t *new_run(const struct args *a)
+{
+    char at[32];
+    double load = -1;
+    const time_t now = time(NULL);
+    strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
+    getloadavg(&load, 1);
+    return json_pack("{s:s, s:f, s:b, s:[]}", "timestamp", at, "load", load, "quick", a->quick,
+                     "phases");
+}
+
+static err_t run_phases(struct bench *b)
+{
+    err_t e = OK;
+    for (int i = 0; i < BENCH_PHASES; i++) {
+        const struct bench_phase *ph = &bench_phases[i];
+        if (strcmp(ph->protocol, b->args->protocol) != 0) continue;
+        if (b->args->phase && strcmp(ph->name, b->args->phase) != 0) continue;
+        e = ph->run(b);
+        if (e != OK) {
+            e = err_prefix(e, "%s", ph->name);
+            goto out;
+        }
+        json_array_append_new(json_object_get(b->run, "phases"), json_string(ph->name));
+    }
+out:
+    return e;
+}
+
+static err_t check_phase(const struct args *a)
+{
+    char names[120] = "";
+    for (int i = 0; i < BENCH_PHASES; i++) {
+        if (strcmp(bench_phases[i].protocol, a->protocol) != 0) continue;
+        if (!a->phase || strcmp(bench_phases[i].name, a->phase) == 0) return OK;
+        strcat(strcat(names, names[0] ? ", " : ""), bench_phases[i].name);
+    }
+    return FAIL(ERR_USAGE, "bench: --phase %s: %s has %s", a->phase, a->protocol, names);
+}
+
+/* The file to merge with, if there is one, or one without runs. */
+static err_t open_file(const struct args *a, const char *path, const struct conf *c, json_t **out)
+{
+    err_t e = OK;
+    json_t *there = NULL, *head = results_head(a->protocol, a->commit, a->conf, c);
+    if (!head) return FAIL(ERR_NOMEM, "results");
+    if (a->merge && access(path, F_OK) == 0) {
+        TRY(results_read(path, &there));
+        e = results_check_same(there, head);
+        if (e != OK) {
+            e = err_prefix(e, "%s", path);
+            goto out;
+        }
+        *out = there;
+        there = NULL;
+    } else {
+        *out = head;
+        head = NULL;
+    }
+out:
+    json_decref(there);
+    json_decref(head);
+    return e;
+}
+
+static err_t measure(struct bench *b, const struct conf *c, const char *bin_dir)
+{
+    char run_dir[RUNDIR_PATH_MAX], name[32], kept[512];
+    err_t e = OK;
+    TRY(ask_needs(b, c, bin_dir));
+    snprintf(name, sizeof name, "bench-%d", (int)getpid());
+    TRY(rundir_path(run_dir, b->args->run ? b->args->run : c->run.dir, name));
+    b->exec_ns = now_ns();
+    TRY(pipeline_start(&b->p, b->args, c, run_dir, bin_dir, -1));
+    e = run_phases(b);
+    snprintf(kept, sizeof kept, "%s", err_text());
+    const err_t ended = pipeline_end(&b->p);
+    if (ended != OK) e = ended;
+    else if (e != OK) e = FAIL(e, "%s", kept);
+out:
+    return e;
+}
+
+err_t cmd_bench(const struct args *a, const char *bin_dir)
+{
+    char path[PATH_BYTES];
+    err_t e = OK;
+    json_t *file = NULL;
+    const char *dir = a->out ? a->out : "results";
+    struct conf *c = calloc(1, sizeof *c);
+    struct bench *b = calloc(1, sizeof *b);
+    if (!c || !b) {
+        e = FAIL(ERR_NOMEM, "bench");
+        goto out;
+    }
+    TRY(check_phase(a));
+    TRY(pipeline_conf(c, a, bin_dir));
+    TRY(pipeline_check(c, bin_dir));
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST) {
+        e = FAIL(ERR_WRITE, "%s: %s", dir, strerror(errno));
+        goto out;
+    }
+    snprintf(path, sizeof path, "%.4000s/%s.json", dir, a->protocol);
+    TRY(open_file(a, path, c, &file));
+    b->args = a;
+    b->run = new_run(a);
+    TRY(measure(b, c, bin_dir));
+    e = results_add(file, b->run);
+    b->run = NULL;
+    TRY(e);
+    TRY(results_write(path, file));
+    report_table(file, stdout);
+    printf("%s\n", path);
+out:
+    json_decref(file);
+    if (b) {
+        json_decref(b->run);
+        trace_free(&b->trace);
+    }
+    free(b);
+    free(c);
+    return e;
+}

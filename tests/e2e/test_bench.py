@@ -1,0 +1,127 @@
+"""bench: every protocol through real processes, its file against the schema, and its own sums."""
+
+import json
+import os
+
+from harness import NANO, ROOT, check, check_result, run
+from schema import faults
+
+
+def bench(tmp, protocol, *args, status=0, pattern=None, timeout=400):
+    r = run(["bench", "--protocol", protocol, "--quick", "--quiet", "-c", NANO, "--out", tmp] +
+            list(args), timeout=timeout)
+    check_result(r, status, pattern)
+    return r
+
+
+def results(tmp, protocol):
+    """The file, which is as the schema says."""
+    with open(os.path.join(ROOT, "docs", "bench.schema.json")) as f:
+        schema = json.load(f)
+    with open(os.path.join(tmp, protocol + ".json")) as f:
+        file = json.load(f)
+    wrong = faults(file, schema, schema)
+    check(not wrong, "\n  ".join(wrong[:10]))
+    check(file["protocol"] == protocol, file["protocol"])
+    # The schema's own words are heeded: what is spoilt is found.
+    spoilt = json.loads(json.dumps(file))
+    del spoilt["runs"][0]["timestamp"]
+    spoilt["machine"]["cpus"] = "2"
+    spoilt["more"] = 1
+    check(len(faults(spoilt, schema, schema)) == 3, "a spoilt file:", faults(spoilt, schema, schema))
+    return file
+
+
+def check_stats(s, n):
+    """The statistics of n values, worked out again from them."""
+    v = sorted(s["values"])
+    check(s["n"] == n == len(v), s["n"], "values, not", n)
+    check(v[0] == s["min"] and v[-1] == s["max"] and s["min"] > 0, "min and max")
+    check(abs(sum(v) / n - s["mean"]) < 1e-6 * s["mean"], "mean")
+    for name, percent in (("p50", 50), ("p95", 95), ("p99", 99)):
+        check(s[name] == v[-(-percent * n // 100) - 1], name)
+
+
+def test_bench_refuses(tmp):
+    check_result(run(["bench"]), 2, "seed, paper or stream")
+    check_result(run(["bench", "--protocol", "sead"]), 2, "seed, paper or stream")
+    bench(tmp, "seed", "--phase", "intervals", status=2, pattern="steady-state, prompt-switch, thr")
+    with open(os.path.join(tmp, "stream.json"), "w") as f:
+        f.write("{}")
+    bench(tmp, "stream", "--merge", status=65, pattern="not a result")
+    check(os.path.getsize(os.path.join(tmp, "stream.json")) == 2, "what was there is gone")
+
+
+def test_bench_seed(tmp):
+    out = bench(tmp, "seed").stdout
+    check("fresh.call_ms" in out and "steady.switch_ms" in out, out)
+    run_ = results(tmp, "seed")["runs"][0]
+    check(run_["phases"] == ["steady-state", "prompt-switch", "throughput"], run_["phases"])
+    for name, px in (("fresh", 9), ("steady", 12)):
+        s = run_[name]
+        check_stats(s["call_ms"], 99)
+        check_stats(s["switch_ms"], 10)
+        check(s["ss_mean"] == s["call_ms"]["mean"] and s["ps_p99"] == s["switch_ms"]["p99"], name)
+        check(s["px_frames_per_call"] == px and s["latents_per_call"] == 3, name)
+        check(abs(s["px_frame_ms"]["mean"] * px / s["ss_mean"] - 1) < 1e-4, "pixel frames")
+        check(s["total_frames"] % 3 == 0 and s["duration_s"] >= 10, name)
+        check(abs(s["total_frames"] / s["duration_s"] / s["fps"] - 1) < 1e-6, "fps")
+        check(abs(s["px_fps"] / s["fps"] - px / 3) < 1e-6, "both units")
+        check(s["meets_40ms"] == (s["ss_max"] <= 40), "meets_40ms")
+        check(s["switch_parts_ms"]["encode"] > 0, "a new text is encoded")
+        check((s["switch_parts_ms"]["recache"] > 0) == (name == "steady"), "recache:", name)
+        # Each of the four stages has a hand in the blocks that are drawn, but text: its work is done.
+        check({x["stage"] for x in s["spans"]} == {"dit", "vae", "gateway"}, name)
+    # One call after the other: the parts and what remains are the whole.
+    s = run_["fresh"]
+    whole = sum(s["components"].values())
+    check(0.8 < whole / s["ss_mean"] < 1.25, "components", whole, "of", s["ss_mean"])
+    check(s["components"]["sync_overhead"] >= 0, s["components"])
+
+
+def test_bench_phases_merge(tmp):
+    bench(tmp, "seed", "--phase", "prompt-switch")
+    bench(tmp, "seed", "--phase", "steady-state", "--merge")
+    bench(tmp, "seed", "--phase", "steady-state", "--merge")
+    runs = results(tmp, "seed")["runs"]
+    check([r["phases"] for r in runs] == [["prompt-switch", "steady-state"], ["steady-state"]], runs)
+    check("ps_mean" in runs[0]["fresh"] and "ss_mean" in runs[0]["fresh"], "not one run")
+    bench(tmp, "seed", "--merge", "--set", "dit.window=9", status=65, pattern="another config")
+
+
+def test_bench_paper(tmp):
+    bench(tmp, "paper")
+    run_ = results(tmp, "paper")["runs"][0]
+    video = run_["videos"][0]
+    check(video["latents"] == 120 and video["px_frames"] == 477, video)
+    check(abs(477 / video["seconds"] / video["px_fps"] - 1) < 1e-6, video)
+    check(video["px_fps"] <= video["px_fps_without_text"] < video["px_fps_without_text_and_vae"],
+          "what is left out only saves time:", video)
+    check(abs(run_["px_fps"] / run_["latent_fps"] - 477 / 120) < 1e-6, run_["latent_fps"])
+    check_stats(run_["block_ms"], 39)
+
+
+def test_bench_stream(tmp):
+    bench(tmp, "stream")
+    run_ = results(tmp, "stream")["runs"][0]
+    check(0 < run_["first_frame_ms"]["warm"] < run_["first_frame_ms"]["cold"], "first frame")
+    i = run_["intervals"]
+    counts = {"normal": 60, "batch_boundary": 3, "cache_full": 26, "all": 89}
+    check({k: v["n"] for k, v in i["completion_ms"].items()} == counts, "completion")
+    counts = {"normal": 327, "batch_boundary": 3, "cache_full": 26, "all": 356}
+    check({k: v["n"] for k, v in i["presentation_ms"].items()} == counts, "presentation")
+    check(i["dropped_frames"] == 0, i["dropped_frames"])
+    # Paced: 30 blocks cannot come sooner than at 16 frames a second.
+    check(14 < i["px_fps"] < 16.01, i["px_fps"])
+    s = run_["switches"]
+    check(s["hit"]["ready_ms"]["n"] == s["miss"]["ready_ms"]["n"] == 5, "switches")
+    for x in s["each"]:
+        check((x["encode_ms"] == 0) == x["is_hit"], x)
+        check(x["recached_latents"] == 12 and x["recache_ms"] > 0, x)
+        parts = ("encode", "lead", "block", "prompt", "recache", "denoise", "decode", "other")
+        check(abs(sum(x[p + "_ms"] for p in parts) - x["total_ms"]) < 1e-3, x)
+        check(min(x[p + "_ms"] for p in parts) >= 0 and x["shown_ms"] >= x["total_ms"], x)
+
+
+TESTS = [test_bench_refuses]
+FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_stream]
