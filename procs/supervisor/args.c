@@ -71,7 +71,7 @@ static const struct option {
      "leaves logs, configuration and ledger in RUN_DIR, for replay too"},
     {"foreground", 0, FLAG, offsetof(struct args, foreground), ON(UP), NULL,
      "stays, and tells what happens"},
-    {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS) | ON(INSPECT), NULL,
+    {"json", 0, FLAG, offsetof(struct args, json), ON(STATUS) | ON(INSPECT) | ON(COMPARE), NULL,
      "one JSON object"},
     {"lora", 0, TEXT, offsetof(struct args, lora), ON(CONVERT), "FILE", "merges this LoRA"},
     {"lora-alpha", 0, NUMBER, offsetof(struct args, lora_alpha), ON(CONVERT), "N",
@@ -122,6 +122,11 @@ static const struct {
     [CMD_BENCH] = {"bench", NULL, "where the milliseconds go, by a protocol",
                    "longlived bench --protocol seed --quick -c configs/nano.ini --out results\n"
                    "\nA pipeline of its own comes and goes; DIR/PROTOCOL.json is written.\n"},
+    [CMD_COMPARE] = {"compare", "A.y4m B.y4m", "how far the frames of two videos are apart",
+                     "longlived compare a.y4m b.y4m\n"
+                     "\nPSNR in dB, SSIM, largest error of each frame and of all, and the first"
+                     " frame that differs.\n",
+                     true},
     [CMD_INSPECT] = {"inspect", "FILE", "tensors of a checkpoint: names, shapes, dtypes, bytes",
                      "longlived inspect longlive_base.pt\n"
                      "\nReads safetensors, torch.save files and folders of safetensors; runs"
@@ -144,7 +149,8 @@ const char *args_name(enum command c)
 void args_usage(FILE *f)
 {
     fprintf(f, "usage: longlived COMMAND [options]\ncommands:");
-    for (int c = 0; c < COMMANDS; c++) fprintf(f, " %s", commands[c].name);
+    for (int c = 0; c < COMMANDS; c++)
+        fprintf(f, "%s %s", c == COMMANDS / 2 ? "\n         " : "", commands[c].name);
     fprintf(f, "\nlonglived COMMAND --help explains one\n");
 }
 

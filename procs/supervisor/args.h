@@ -20,6 +20,7 @@ enum command {
     CMD_PROMPT,
     CMD_DOCTOR,
     CMD_BENCH,
+    CMD_COMPARE,
     CMD_INSPECT,
     CMD_CONVERT,
     CMD_HELP,
@@ -32,7 +33,7 @@ struct args {
     enum command cmd;
     bool wants_help, wants_version;
     const char *word;  /* restart STAGE, replay RUN_DIR, prompt TEXT; NULL: not given */
-    const char *word2; /* convert IN OUT */
+    const char *word2; /* convert IN OUT, compare A B */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;
     const char *protocol, *phase;

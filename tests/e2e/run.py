@@ -10,6 +10,7 @@ import harness  # noqa: E402
 import test_bad_input  # noqa: E402
 import test_bench  # noqa: E402
 import test_cache  # noqa: E402
+import test_compare  # noqa: E402
 import test_checkpoint  # noqa: E402
 import test_cuda  # noqa: E402
 import test_exact  # noqa: E402
@@ -25,7 +26,8 @@ import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
            test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
-           test_supervisors, test_pace, test_bench]
+           test_supervisors, test_pace, test_bench,
+           test_compare]
 
 
 def select(words):
