@@ -85,7 +85,8 @@ def test_keeper_killed(tmp):
     with Pipeline(tmp, *armed()) as p:
         jobs = Jobs(tmp, p)
         jobs.during("keeper killed:", lambda: jobs.kill("keeper"))
-        jobs.during("keeper and dit killed:", lambda: jobs.kill("keeper", "dit"))
+        # dit first: the keeper's death ends all stages, and might end dit before our signal does.
+        jobs.during("dit and keeper killed:", lambda: jobs.kill("dit", "keeper"))
     for place in ("keeper.made", "keeper.recorded"):  # of the ledger
         own_pipeline(tmp, jobs.want, place)
 
