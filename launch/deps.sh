@@ -10,8 +10,10 @@ packages="gcc make pkg-config libc6-dev
     libavcodec-dev libavformat-dev libavutil-dev"
 # demo and tests: contact sheet and ffprobe, unit test runner, end-to-end tests
 packages="$packages ffmpeg libcmocka-dev python3 git procps"
-# the long tier: style checks, fuzzing, other supervisors
-if [ "${1:-}" = full ]; then packages="$packages clang-format clang supervisor systemd"; fi
+# the long tier: style checks, fuzzing, other supervisors, the demo model's training
+if [ "${1:-}" = full ]; then
+    packages="$packages clang-format clang supervisor systemd python3-numpy python3-torch"
+fi
 
 missing=
 for p in $packages; do

@@ -64,6 +64,8 @@ script e2e python3 tests/e2e/run.py "$tier"
 if [ "$tier" = full ] && [ "$san" = 0 ]; then
     script sanitizers bash tests/sanitize.sh
     script fuzz bash tests/fuzz.sh 30
+    # Debian's own Python, which finds Debian's PyTorch, whatever else is in PATH.
+    script demo_model /usr/bin/python3 tests/demo_model/test_demo_model.py
 fi
 
 for s in "${failures[@]:-}"; do [ -n "$s" ] && echo "failed: $s"; done

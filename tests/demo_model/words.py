@@ -91,9 +91,3 @@ def change(scene, rng, trained=True):
             s = s._replace(**{k: getattr(draw(rng, trained), k)})
         if s != scene and s.colour != s.background and is_held_out(s) != trained:
             return s
-
-
-if __name__ == "__main__":  # text for the tokenizer's training
-    r = random.Random(1)
-    for _ in range(20000):
-        print(said(draw(r), r))

@@ -1,0 +1,145 @@
+"""losses.py - what is learnt, in LongLive's order: pictures to latents and back; the flow of every
+block given the true blocks before it, all blocks of a video in one pass; the same in videos that the
+model makes itself, by its four steps, from its own blocks."""
+import torch
+from torch.nn import functional as F
+
+from dit import Rope, attention
+from rollout import SIGMAS, T_MAX, Session, f32, sigma_of
+from world import place_of
+
+BLOCK, WINDOW, SINK = 3, 12, 3
+POSTERIOR = 0.1  # deviation of the noise on latents under which the decoder learns
+CONTEXT = 0.15   # the most noise on the true blocks that a later one is given
+
+
+def vae_loss(world, encoder, vae, n, n_latents, side):
+    """side: of the part of the picture that is learnt, a multiple of 8; the thing begins in it."""
+    switch = BLOCK * world.pick((n_latents + BLOCK - 1) // BLOCK, n)
+    with torch.no_grad():
+        place = (side + 24) * world.random(n, 2) - 12
+        x = world.clip(world.scene_pairs(n), switch, n_latents, place,
+                       48 * world.random(n))[..., :side, :side]
+    z = encoder(x)
+    y = vae.decode(z + POSTERIOR * torch.randn_like(z))
+    return (y - x).abs().mean() + 2 * F.mse_loss(y, x)
+
+
+class Streams:
+    """What the blocks of a video see in one pass. Streams 0 to n - 1 are its clean blocks, which see
+    clean blocks; n to 2n - 1 noisy ones, which see the clean ones before them. Time is relative:
+    the sink stays as far before a block as the window is long."""
+
+    def __init__(self, model, n):
+        c, p = model.c, next(model.parameters())
+        rope = Rope(c["dim"] // c["heads"], c["rows"] // 2, c["cols"] // 2, p.device)
+        table = lambda at: [t.unflatten(0, (n, -1)) for t in rope.table(at, torch.float32)]
+        self.n = n
+        self.own = table(range(BLOCK * n))
+        self.sink = table([max(0, BLOCK * (b + 1) - WINDOW) + i
+                           for b in range(n) for i in range(BLOCK)])
+        blocks = torch.arange(n, device=p.device)
+        before = [torch.zeros_like(blocks)] + [blocks - i for i in
+                                               range(WINDOW // BLOCK - 2, 0, -1)]
+        exists = [blocks > 0] + [b > 0 for b in before[1:]] + [blocks >= 0]
+        tokens = self.own[0].shape[1]
+        bias = torch.zeros(n, len(exists), tokens, device=p.device)
+        self.bias = bias.masked_fill(~torch.stack(exists, 1)[..., None], float("-inf"))
+        self.bias = self.bias.flatten(1)[:, None, None].repeat(2, 1, 1, 1)  # [S, 1, 1, m]
+        self.before = [b.clamp(min=0) for b in before[1:]]
+
+    def attend(self, layer, q, k, v):
+        n, twice = self.n, lambda x: torch.cat([x, x], 1)
+        both = [t.repeat(2, 1, 1, 1) for t in self.own]
+        q, turned = Rope.turn(q, both), Rope.turn(k, both)
+        sink = Rope.turn(k[:, :1].expand(-1, n, -1, -1, -1), self.sink)
+        keys = [twice(sink)] + [twice(turned[:, b]) for b in self.before] + [turned]
+        values = [twice(v[:, :1].expand(-1, n, -1, -1, -1))]
+        values += [twice(v[:, b]) for b in self.before] + [v]
+        # bf16 and f32 meet in autocast: values say which
+        keys, values = torch.cat(keys, 2).to(v.dtype), torch.cat(values, 2)
+        bias = self.bias.to(v.dtype).expand(len(q), -1, -1, -1, -1)
+        return attention(q.to(v.dtype), keys, values, bias)
+
+
+def levels(n, m, world):
+    """Noise levels [n, m]: three in four are the sampler's, the others lie between."""
+    steps = torch.tensor(SIGMAS, device=world.device)[world.pick(len(SIGMAS), n, m)]
+    return torch.where(world.random(n, m) < 0.75, steps, sigma_of(world.random(n, m)))
+
+
+def flow_error(got, want, sigma):
+    """x0 of both, as the difference of their flows."""
+    return ((got - want) / sigma).float().pow(2).mean((-4, -3, -2, -1))
+
+
+def videos(world, encoder, switch, n_blocks):
+    """Videos whose prompts change before block switch [n], or never where that is n_blocks: true
+    blocks [n, n_blocks, F, z, Y, X], the first one's noise, scenes [n, 2]."""
+    n = len(switch)
+    noise = torch.randn(n, BLOCK, *encoder.shape, device=world.device)
+    place, phase = place_of(noise)
+    scenes = world.scene_pairs(n)
+    with torch.no_grad():
+        z = encoder(world.clip(scenes, BLOCK * switch, BLOCK * n_blocks, place, phase))
+    return z.float().transpose(1, 2).unflatten(1, (n_blocks, BLOCK)), noise, scenes
+
+
+def teach_loss(world, encoder, text, model, streams, n):
+    """Teacher forcing. After a switch, blocks before it are seen under the new prompt, as the pass
+    over them computes the cache anew; the sink keeps the old one once the window is full."""
+    nb = streams.n
+    switch = torch.where(world.random(n) < 0.5, 1 + world.pick(nb - 1, n), nb)
+    x0, noise0, scenes = videos(world, encoder, switch, nb)
+    sigma = levels(n, nb, world)[..., None, None, None, None]
+    eps = torch.randn_like(x0)
+    first = sigma[:, 0] == 1
+    eps[:, 0] = torch.where(first, noise0, eps[:, 0])
+    some = CONTEXT * (world.random(n, nb) * (world.random(n, 1) < 0.7))[..., None, None, None, None]
+    x = torch.cat([x0 + some * torch.randn_like(x0), (1 - sigma) * x0 + sigma * eps], 1)
+    t = torch.cat([torch.zeros_like(sigma), T_MAX * sigma], 1).flatten(1)
+    kv = text_of(text, model, world.prompts(scenes))
+    is_new = (switch < nb)[:, None].expand(-1, 2 * nb).clone()
+    is_new[:, 0] &= switch * BLOCK <= WINDOW
+    i = torch.arange(n, device=x.device)[:, None]
+    kv = [(k[i, is_new.long()], v[i, is_new.long()]) for k, v in kv]
+    flow = model(x, t, kv, streams.attend)[:, nb:]
+    after = torch.arange(nb, device=x.device)[None] >= switch[:, None]
+    counts = after | (switch == nb)[:, None]
+    error = (flow.float() - (eps - x0)).pow(2).mean((-4, -3, -2, -1))
+    return (error * counts).sum() / counts.sum()
+
+
+def text_of(text, model, ids):
+    """ids [n, 2, L] -> of each layer k and v [n, 2, L, H, d]."""
+    embeds = text(ids.flatten(0, 1))
+    return [(k.unflatten(0, ids.shape[:2]), v.unflatten(0, ids.shape[:2]))
+            for k, v in model.text(embeds)]
+
+
+def roll_loss(world, encoder, text, model, n, n_blocks):
+    """Self-forcing: the model's own blocks, each from its four steps, one of which learns. The first
+    block is learnt, but then the true one stands, since what follows is known only for that."""
+    switch = min(1 + int(world.pick(2 * n_blocks, 1)), n_blocks)
+    x0, noise0, scenes = videos(world, encoder, world.pick(1, n) + switch, n_blocks)
+    embeds = [text(ids) for ids in world.prompts(scenes).unbind(1)]
+    s = Session(model, lambda b: noise0 if b == 0 else torch.randn_like(noise0),
+                lambda b, i: torch.randn_like(noise0))
+    s.prompt(embeds[0])
+    loss = 0.0
+    for b in range(n_blocks):
+        if b == switch:
+            s.prompt(embeds[1])
+        learns = int(world.pick(len(SIGMAS), 1))
+        x, start = s.noise(b), b * BLOCK
+        for i, sigma in enumerate(SIGMAS):
+            if i > 0:
+                x = (1 - sigma) * x + sigma * s.eps(b, i - 1)
+            with torch.set_grad_enabled(i == learns):
+                x = s.denoise(x, i, start).float()
+            if i == learns:
+                loss = loss + flow_error(x, x0[:, b], sigma).mean()
+                x = x.detach()
+        with torch.no_grad():
+            s.commit(x0[:, b] if b == 0 else x)
+    return loss / n_blocks

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""Trains the demo model and writes its weights:
+
+    python3 tests/demo_model/make.py WORK [--size demo|smoke] [--device cuda|cpu] [--minutes M]
+
+WORK keeps the state, in files of at most 16 MiB, and in the end vae, text and dit.safetensors. The
+same command goes on where an earlier one stopped; every step has a seed of its own, so that cuts
+change nothing. Prints a line a minute, and `done` when nothing is left to do."""
+import argparse
+import configparser
+import glob
+import os
+import sys
+import time
+
+import torch
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import losses  # noqa: E402
+import tensors  # noqa: E402
+from dit import Dit  # noqa: E402
+from tokens import Tokenizer  # noqa: E402
+from umt5 import Umt5  # noqa: E402
+from vae import Encoder, Vae  # noqa: E402
+from words import SIDE  # noqa: E402
+from world import World  # noqa: E402
+
+CONFIGS = os.path.join(HERE, "../../configs")
+PART = 15 << 20  # bytes of a state file
+# phase: (steps, batch, highest learning rate, what else its loss is told)
+PHASES = {
+    "demo": {"vae": (4000, 32, 2e-3, (6, SIDE)), "teach": (20000, 128, 1e-3, (6,)),
+             "roll": (1500, 128, 2e-4, (7,))},
+    "smoke": {"vae": (12, 2, 2e-3, (3, 48)), "teach": (6, 2, 1e-3, (5,)),
+              "roll": (2, 2, 2e-4, (3,))},
+}
+WARM, EMA = 0.03, 0.999  # of the steps; of the weights that are shipped
+
+
+def config():
+    """configs/demo.ini: {section: {key: int}}, and what the models want to know beside."""
+    ini, conf = configparser.ConfigParser(), {}
+    ini.read(os.path.join(CONFIGS, "demo.ini"))
+    for section in ini.sections():
+        conf[section] = {k: int(v) for k, v in ini[section].items() if v.isdigit()}
+    m, d = conf["model"], conf["dit"]
+    d.update(z=16, rows=m["latent_rows"], cols=m["latent_cols"], text_dim=conf["text"]["dim"])
+    return conf
+
+
+class Training:
+    def __init__(self, work, size, device):
+        self.work, self.phases, self.device = work, PHASES[size], device
+        c = self.conf = config()
+        torch.manual_seed(0)
+        self.nets = {"encoder": Encoder(16, SIDE), "vae": Vae(16, c["vae"]["base_dim"]),
+                     "text": Umt5(c["text"]), "dit": Dit(c["dit"])}
+        for net in self.nets.values():
+            net.to(device)
+        for layer in self.nets["dit"].blocks:  # a block begins as nothing: its gates are closed
+            torch.nn.init.zeros_(layer.modulation)
+        torch.nn.init.zeros_(self.nets["dit"].head.head.weight)
+        tokenizer = Tokenizer(os.path.join(CONFIGS, "demo/spiece.model"))
+        self.world = World(tokenizer.encode, c["text"]["text_len"], device)
+        self.at = {"phase": 0, "step": 0}
+        self.begin_phase()
+
+    def trained(self):
+        names = ("encoder", "vae") if self.at["phase"] == 0 else ("text", "dit")
+        return {f"{n}.{k}": p for n in names for k, p in self.nets[n].named_parameters()}
+
+    def begin_phase(self):
+        for net in self.nets.values():
+            net.requires_grad_(False).eval()
+        self.ema = {}
+        if self.at["phase"] == len(self.phases):
+            return
+        for p in self.trained().values():
+            p.requires_grad_(True)
+        if self.at["phase"] == 0:
+            self.nets["encoder"].train()
+        self.ema = {k: p.detach().clone() for k, p in self.trained().items()}
+        self.optimizer = torch.optim.AdamW(self.trained().values(), betas=(0.9, 0.99),
+                                           weight_decay=0.01)
+
+    def loss(self):
+        # On a CPU, where only tests train, in f32.
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16,
+                            enabled=self.device != "cpu"):
+            return self.loss_of_phase()
+
+    def loss_of_phase(self):
+        name = list(self.phases)[self.at["phase"]]
+        _, batch, _, more = self.phases[name]
+        n, w = self.nets, self.world
+        if name == "vae":
+            return losses.vae_loss(w, n["encoder"], n["vae"], batch, *more)
+        if name == "teach":
+            if getattr(self, "streams", None) is None:
+                self.streams = losses.Streams(n["dit"], *more)
+            return losses.teach_loss(w, n["encoder"], n["text"], n["dit"], self.streams, batch)
+        return losses.roll_loss(w, n["encoder"], n["text"], n["dit"], batch, *more)
+
+    def step(self):
+        steps, _, top, _ = list(self.phases.values())[self.at["phase"]]
+        torch.manual_seed(1000003 * self.at["phase"] + self.at["step"] + 1)
+        done = self.at["step"] / steps
+        rate = top * min(1, (done + 1 / steps) / WARM) * min(1, 1.02 - done)
+        loss, params = self.learn(self.loss(), rate), self.trained()
+        keep = min(EMA, self.at["step"] / (self.at["step"] + 10))
+        with torch.no_grad():
+            for k, p in params.items():
+                self.ema[k].lerp_(p, 1 - keep)
+        self.at["step"] += 1
+        if self.at["step"] == steps:
+            with torch.no_grad():
+                for k, p in params.items():
+                    p.copy_(self.ema[k])
+            self.at = {"phase": self.at["phase"] + 1, "step": 0}
+            self.begin_phase()
+        return loss
+
+    def learn(self, loss, rate):
+        self.optimizer.zero_grad()
+        loss.backward()
+        params = list(self.trained().values())
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        return loss.detach()
+
+    def state(self):
+        """Everything that the next step depends on, as named tensors."""
+        out = {f"net.{n}.{k}": v for n, net in self.nets.items()
+               for k, v in net.state_dict().items() if v.is_floating_point()}
+        out.update({"ema." + k: v for k, v in self.ema.items()})
+        for k, p in self.trained().items() if self.ema else ():
+            s = self.optimizer.state.get(p)
+            if s:
+                out["m." + k], out["v." + k] = s["exp_avg"], s["exp_avg_sq"]
+        out["at"] = torch.tensor([self.at["phase"], self.at["step"]], dtype=torch.int32)
+        return out
+
+    def save(self):
+        part, n_bytes, n_parts = {}, 0, 0
+        old = set(glob.glob(os.path.join(self.work, "state-*.safetensors")))
+        for k, v in list(self.state().items()) + [(None, None)]:
+            if k is None or n_bytes + v.numel() * 4 > PART:
+                path = os.path.join(self.work, f"state-{n_parts}.safetensors")
+                tensors.save(path, part)
+                old.discard(path)
+                part, n_bytes, n_parts = {}, 0, n_parts + 1
+            if k is not None:
+                part[k] = v
+                n_bytes += v.numel() * 4
+        for path in old:
+            os.remove(path)
+
+    def load(self):
+        paths = glob.glob(os.path.join(self.work, "state-*.safetensors"))
+        if not paths:
+            return
+        kept = {k: v.to(self.device) for p in paths for k, v in tensors.load(p).items()}
+        phase, step = kept["at"].tolist()
+        self.at = {"phase": phase, "step": step}
+        for n, net in self.nets.items():
+            net.load_state_dict({k: kept[f"net.{n}.{k}"] for k, v in net.state_dict().items()
+                                 if v.is_floating_point()}, strict=False)
+        self.begin_phase()
+        for k, p in self.trained().items() if self.ema else ():
+            self.ema[k].copy_(kept["ema." + k])
+            if "m." + k in kept:
+                self.optimizer.state[p] = {"step": torch.tensor(float(step)),
+                                           "exp_avg": kept["m." + k],
+                                           "exp_avg_sq": kept["v." + k]}
+
+    def export(self):
+        """The product's files, in bf16. The latents that the DiT makes have mean 0 and deviation 1;
+        the product gives Wan's mean and deviation to them, as vae.py does."""
+        for name in ("vae", "text", "dit"):
+            tensors.save(os.path.join(self.work, name + ".safetensors"),
+                         {k: v.bfloat16() for k, v in self.nets[name].state_dict().items()},
+                         model="longlived demo", license="Apache-2.0")
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("work")
+    p.add_argument("--size", default="demo", choices=sorted(PHASES))
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--minutes", type=float, default=1e9, help="stop then, to go on later")
+    p.add_argument("--steps", type=int, default=1 << 60, help="stop after so many")
+    a = p.parse_args()
+    os.makedirs(a.work, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    t = Training(a.work, a.size, a.device)
+    t.load()
+    began = said = time.monotonic()
+    names, recent, left = list(t.phases), [], a.steps
+    while t.at["phase"] < len(names) and time.monotonic() - began < 60 * a.minutes and left > 0:
+        left -= 1
+        phase = t.at["phase"]
+        step = t.at["step"]
+        recent.append(t.step())
+        if time.monotonic() - said > 60 or t.at["phase"] != phase:
+            print(f"{names[phase]} {step + 1} loss {torch.stack(recent).mean():.4f} "
+                  f"at {time.monotonic() - began:.0f} s", flush=True)
+            said, recent = time.monotonic(), []
+    t.save()
+    if t.at["phase"] == len(names):
+        t.export()
+        print("done")
+
+
+if __name__ == "__main__":
+    main()

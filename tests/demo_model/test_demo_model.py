@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""The demo model's training, small, on a CPU: models that compute what LongLive computes, a state that
+can be cut anywhere, and files from which the product makes what these models make.
+
+    python3 tests/demo_model/test_demo_model.py [NAME...]       # prints ok and not ok lines
+"""
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import traceback
+
+import torch
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+import make  # noqa: E402
+import tensors  # noqa: E402
+import test_golden  # noqa: E402
+import words as W  # noqa: E402
+from rollout import Session  # noqa: E402
+from tokens import Tokenizer  # noqa: E402
+from world import World, place_of  # noqa: E402
+
+
+def check(condition, *why):
+    if not condition:
+        raise AssertionError(" ".join(map(str, why)))
+
+
+def test_golden_numbers(_):
+    check(test_golden.main() == 0, "another model than LongLive's")
+
+
+def test_words(_):
+    scenes = W.all_scenes()
+    held = sum(map(W.is_held_out, scenes))
+    check(len(scenes) == 2352 and held == 268, len(scenes), held)
+    rng = random.Random(3)
+    for trained in (True, False):
+        s = W.draw(rng, trained)
+        for _ in range(200):
+            s = W.change(s, rng, trained)
+            check(W.is_held_out(s) != trained and s.colour != s.background, s)
+    check(W.plain(W.Scene("red", "ball", "medium", "blue", "right"))
+          == "a red ball moves to the right over a blue background")
+
+
+def test_world(_):
+    """A thing is where it must be: to the right by two pixels a frame, around the edge, one colour
+    until the switch's first picture, another from it on; noise says where it begins."""
+    w = World(lambda text: [2, 1], 8, "cpu")
+    number = {s: i for i, s in enumerate(w.scenes)}
+    a = W.Scene("red", "square", "small", "black", "right")
+    b = a._replace(colour="white")
+    scenes = torch.tensor([[number[a], number[b]]])
+    x = w.clip(scenes, torch.tensor([3]), 6, torch.tensor([[80.0, 40.0]]), torch.zeros(1))[0]
+    for f in range(21):
+        colour = W.COLOURS["red" if f < 9 else "white"]
+        column = int((80 + 2 * f) % 96)
+        got = (x[:, f, 40, column] + 1) * 127.5
+        check((got - torch.tensor(colour)).abs().max() < 0.01, f, got)
+        check(abs(float((x[:, f, 40, (column + 48) % 96] + 1).max() * 127.5) - 16) < 0.01, f)
+    noise = 0.1 * torch.randn(2, 3, 16, 12, 12)
+    noise[0, :, :4, 5, 7] += 9
+    check((place_of(noise)[0][0] - torch.tensor([60.0, 44.0])).abs().max() < 1.5, "not there")
+    rolled = place_of(torch.roll(noise, (3, 5), (3, 4)))[0] - place_of(noise)[0]
+    check((rolled.remainder(96) - torch.tensor([40.0, 24.0])).abs().max() < 0.01, rolled)
+
+
+def train(work, *args):
+    r = subprocess.run([sys.executable, os.path.join(HERE, "make.py"), work, "--size", "smoke",
+                        "--device", "cpu", *args], capture_output=True, text=True, timeout=600)
+    check(r.returncode == 0, r.stderr[-2000:])
+    return "done" in r.stdout
+
+
+def weights(work):
+    return {n: tensors.load(os.path.join(work, n + ".safetensors")) for n in ("vae", "text", "dit")}
+
+
+def test_training(tmp):
+    """All three phases; cut after every few steps, the same weights to the bit."""
+    whole, cut = os.path.join(tmp, "whole"), os.path.join(tmp, "cut")
+    check(train(whole), "is not done")
+    slices = 1
+    while not train(cut, "--steps", "7"):
+        slices += 1
+        check(slices < 9, "is never done")
+    check(slices > 1, "was not cut")
+    a, b = weights(whole), weights(cut)
+    for n in a:
+        for k in a[n]:
+            check(torch.equal(a[n][k], b[n][k]), n, k, "is another after cuts")
+    for f in os.listdir(cut):
+        check(os.path.getsize(os.path.join(cut, f)) <= 16 << 20, f, "is larger than 16 MiB")
+
+
+def test_losses_fall(_):
+    """Each phase learns: on one batch again and again its loss falls by a third."""
+    t = make.Training(None, "smoke", "cpu")
+    seed = torch.manual_seed
+    for phase, steps in ((0, 25), (1, 12), (2, 8)):
+        t.at = {"phase": phase, "step": 0}
+        t.begin_phase()
+        losses = []
+        for _ in range(steps):
+            seed(7)
+            losses.append(float(t.learn(t.loss(), 2e-3)))
+        print(f"  phase {phase}: {losses[0]:.3f} to {losses[-1]:.3f}")
+        check(losses[-1] < 0.67 * losses[0], losses)
+
+
+def test_product(tmp):
+    """The product, from the exported files and the same noise: the same latents and frames, prompts
+    in words and a switch included."""
+    t = make.Training(tmp, "smoke", "cpu")
+    torch.manual_seed(3)
+    for net in t.nets.values():
+        for p in net.parameters():
+            p.data += 0.05 * torch.randn_like(p)
+    t.export()
+    prompts = ["A red ball moves to the right over a blue background.", "zebra, big green cross"]
+    tokenizer = Tokenizer(os.path.join(make.CONFIGS, "demo/spiece.model"))
+    exported = weights(tmp)
+    for n, net in t.nets.items():
+        net.double()
+        if n != "encoder":
+            net.load_state_dict({k: v.double() for k, v in exported[n].items()})
+    n_blocks, shape = 6, t.nets["encoder"].shape
+    noise = torch.randn(3 * n_blocks, *shape).bfloat16()
+    eps = torch.randn(n_blocks, 3, 3, *shape).bfloat16()
+    tensors.save(os.path.join(tmp, "noise.safetensors"), {"noise": noise, "eps": eps})
+    with torch.no_grad():
+        s = Session(t.nets["dit"], lambda b: noise[None, 3 * b:3 * b + 3].double(),
+                    lambda b, i: eps[None, b, i].double())
+        for b in range(n_blocks):
+            if b in (0, 5):
+                ids = t.world.ids(tokenizer.encode(prompts[b > 0]))[None]
+                s.prompt(t.nets["text"](ids))
+            s.block()
+        want = torch.cat(s.latents, 1)[0]
+        frames = t.nets["vae"].decode(want.transpose(0, 1)[None])[0].permute(1, 2, 3, 0)
+    script = os.path.join(tmp, "script.jsonl")
+    with open(script, "w", encoding="ascii") as f:
+        f.write('{"prompts": ["%s", "%s"], "switch": [15]}\n' % tuple(prompts))
+    files = [x for n in ("vae", "text", "dit")
+             for x in ("--set", f"model.{n}={os.path.join(tmp, n)}.safetensors")]
+    r = subprocess.run(
+        ["build/bin/longlived", "generate", "-c", "configs/demo.ini", "--set",
+         "model.parity=clean", *files, "--script", script, "--noise",
+         os.path.join(tmp, "noise.safetensors"), "--latents", os.path.join(tmp, "out.safetensors"),
+         "--quiet", "-o", os.path.join(tmp, "out.y4m")], cwd=ROOT, capture_output=True, text=True)
+    check(r.returncode == 0, r.stderr)
+    got = tensors.load(os.path.join(tmp, "out.safetensors"))
+    far = test_golden.distance(next(iter(got.values())).double().reshape(want.shape), want)
+    print(f"  latents of the product: {far:.1e} away")
+    check(far < 1e-4, far)
+    luma = luma_of(os.path.join(tmp, "out.y4m"))
+    rgb = ((frames.clamp(-1, 1) * 0.5 + 0.5) * 255).floor()
+    expect = 16 + (65.481 * rgb[..., 0] + 128.553 * rgb[..., 1] + 24.966 * rgb[..., 2]) / 255
+    worst = float((luma.double() - expect).abs().max())
+    print(f"  brightness of the product: {worst:.2f} away at most")
+    check(worst < 2, worst)
+
+
+def luma_of(path):
+    """Y of a .y4m in 4:2:0 or 4:4:4: [T, SIDE, SIDE]."""
+    with open(path, "rb") as f:
+        head = f.readline()
+        n = W.SIDE * W.SIDE
+        size = n * 3 if b"C444" in head else n * 3 // 2
+        out = []
+        while f.readline():
+            out.append(torch.frombuffer(bytearray(f.read(size)), dtype=torch.uint8)[:n])
+    return torch.stack(out).reshape(-1, W.SIDE, W.SIDE)
+
+
+def main():
+    torch.set_num_threads(1)
+    failed = 0
+    tests = [f for k, f in globals().items() if k.startswith("test_") and callable(f)]
+    for test in tests:
+        if len(sys.argv) > 1 and not any(w in test.__name__ for w in sys.argv[1:]):
+            continue
+        try:
+            with tempfile.TemporaryDirectory() as tmp:
+                test(tmp)
+            print("ok", test.__name__, flush=True)
+        except Exception:
+            traceback.print_exc(file=sys.stdout)
+            print("not ok", test.__name__, flush=True)
+            failed += 1
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
