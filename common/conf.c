@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <ini.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@ enum { PRESETS_MAX = 32, PRESET_NAME_MAX = 40, TEXT_MAX = CONF_TEXT_MAX - 1 };
 
 #define I32(s, k, min, max, fb, help) FIELD(struct conf, s, k, FIELD_I32, min, max, fb, help)
 #define TEXT(s, k, min, max, fb, help) FIELD(struct conf, s, k, FIELD_TEXT, min, max, fb, help)
+#define PATH(s, k, min, max, fb, help) FIELD(struct conf, s, k, FIELD_PATH, min, max, fb, help)
 #define BOOL(s, k, fb, help) FIELD(struct conf, s, k, FIELD_BOOL, 0, 1, fb, help)
 
 static const char *const rope_names[] = {"absolute", "relative"};
@@ -40,14 +42,14 @@ static const struct field fields[] = {
          "weights of a model without a file: random:SEED, drawn"),
     FIELD_NAMED(struct conf, model, parity, parity_names, "reference",
                 "rounding: to bf16 where LongLive rounds, or nowhere; on the CPU"),
-    TEXT(model, wan, 0, TEXT_MAX, "",
+    PATH(model, wan, 0, TEXT_MAX, "",
          "downloaded folder of Wan2.1-T2V-1.3B: text, vae and dit that are not named below"),
-    TEXT(model, longlive, 0, TEXT_MAX, "",
+    PATH(model, longlive, 0, TEXT_MAX, "",
          "downloaded folder of LongLive-1.3B: dit and lora that are not named below"),
-    TEXT(model, text, 0, TEXT_MAX, "", "checkpoint of the text encoder"),
-    TEXT(model, dit, 0, TEXT_MAX, "", "checkpoint of the DiT: a file, or a folder of safetensors"),
-    TEXT(model, lora, 0, TEXT_MAX, "", "LoRA that is merged into the DiT; empty: none"),
-    TEXT(model, vae, 0, TEXT_MAX, "", "checkpoint of the VAE"),
+    PATH(model, text, 0, TEXT_MAX, "", "checkpoint of the text encoder"),
+    PATH(model, dit, 0, TEXT_MAX, "", "checkpoint of the DiT: a file, or a folder of safetensors"),
+    PATH(model, lora, 0, TEXT_MAX, "", "LoRA that is merged into the DiT; empty: none"),
+    PATH(model, vae, 0, TEXT_MAX, "", "checkpoint of the VAE"),
     I32(model, lora_alpha, 0, 65536, "0", "the LoRA's alpha, whose scale is alpha / rank; 0: rank"),
     TEXT(model, text_id, 0, 64, "", "identity of the file; empty: `up` fills it in"),
     TEXT(model, dit_id, 0, 64, "", "identity of the files, LoRA and alpha included"),
@@ -58,7 +60,7 @@ static const struct field fields[] = {
     I32(model, latent_rows, 2, 2048, "60", "rows of a latent frame, pixels / 8; even"),
     I32(model, latent_cols, 2, 2048, "104", "columns of a latent frame, pixels / 8; even"),
 
-    TEXT(text, tokenizer, 1, TEXT_MAX, "auto",
+    PATH(text, tokenizer, 1, TEXT_MAX, "auto",
          "bytes, a umT5 folder, its spiece.model; auto: google/umt5-xxl of model.wan, else bytes"),
     TEXT(text, tokenizer_id, 0, 64, "", "identity of its files; empty: `up` fills it in"),
     I32(text, vocab, 8, 1048576, "256384", "tokens in the vocabulary"),
@@ -298,6 +300,19 @@ static err_t preset_of(struct load *l, const char *name, struct preset **p)
     return OK;
 }
 
+/* A relative path in a file begins at the file's folder. */
+static err_t set_path(const struct load *l, const struct field *f, struct conf *c,
+                      const char *value)
+{
+    char folder[PATH_MAX], path[2 * PATH_MAX];
+    const bool is_word = strcmp(value, "auto") == 0 || strcmp(value, "bytes") == 0;
+    if (!value[0] || value[0] == '/' || is_word) return field_set(f, c, value);
+    if (!realpath(l->path, folder)) return FAIL(ERR_NOINPUT, "%s", strerror(errno));
+    *strrchr(folder, '/') = '\0';
+    snprintf(path, sizeof path, "%s/%s", folder, value);
+    return field_set(f, c, path);
+}
+
 static err_t take(struct load *l, const char *section, const char *key, const char *value)
 {
     err_t e = OK;
@@ -321,7 +336,7 @@ static err_t take(struct load *l, const char *section, const char *key, const ch
     const uint64_t bit = UINT64_C(1) << (f - fields);
     if (*seen & bit) return FAIL(ERR_CONFIG, "%s.%s a second time", f->section, f->key);
     *seen |= bit;
-    TRY(field_set(f, into, value));
+    TRY(f->type == FIELD_PATH ? set_path(l, f, into, value) : field_set(f, into, value));
 out:
     return e;
 }
@@ -431,7 +446,7 @@ void conf_write(const struct conf *c, FILE *f)
 
 void conf_print_help(FILE *f)
 {
-    static const char *const types[] = {"i32", "i64", "bool", "text", "enum"};
+    static const char *const types[] = {"i32", "i64", "bool", "text", "path", "enum"};
     char bounds[FIELD_VALUE_MAX];
     fprintf(f, "| key | type | bounds | default | meaning |\n| --- | --- | --- | --- | --- |\n");
     for (int32_t i = 0; i < N_FIELDS; i++) {

@@ -20,6 +20,7 @@ void field_bounds(const struct field *f, char *text, size_t cap)
         snprintf(text, cap, "true or false");
         return;
     case FIELD_TEXT:
+    case FIELD_PATH:
         if (f->min > 0) snprintf(text, cap, "%" PRId64 " to %" PRId64 " bytes", f->min, f->max);
         else snprintf(text, cap, "up to %" PRId64 " bytes", f->max);
         return;
@@ -86,6 +87,7 @@ err_t field_set(const struct field *f, void *base, const char *text)
         MUST(f->n_bytes == sizeof(int64_t));
         return set_integer(f, member, text);
     case FIELD_TEXT:
+    case FIELD_PATH:
         MUST(f->max < (int64_t)f->n_bytes);
         return set_text(f, member, text);
     case FIELD_BOOL: {
@@ -128,6 +130,7 @@ void field_get(const struct field *f, const void *base, char *text, size_t cap)
         snprintf(text, cap, "%s", v ? "true" : "false");
         return;
     case FIELD_TEXT:
+    case FIELD_PATH:
         snprintf(text, cap, "%s", member);
         return;
     case FIELD_ENUM:

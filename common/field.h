@@ -9,7 +9,8 @@
 
 #include "common/err.h"
 
-enum field_type { FIELD_I32, FIELD_I64, FIELD_BOOL, FIELD_TEXT, FIELD_ENUM };
+/* FIELD_PATH: a text that names a file or a folder. */
+enum field_type { FIELD_I32, FIELD_I64, FIELD_BOOL, FIELD_TEXT, FIELD_PATH, FIELD_ENUM };
 enum { FIELD_NAME_MAX = 64, FIELD_VALUE_MAX = 256 };
 
 struct field {

@@ -61,7 +61,8 @@ static void test_the_files_of_this_repository(void **state)
     want_ok(conf_load(&tiny, "configs/tiny.ini", NULL, 0));
     want_ok(conf_load(&demo, "configs/demo.ini", NULL, 0));
     assert_int_equal(conf_width_px(&demo), 96);
-    assert_int_equal(conf_height_px(&demo), 64);
+    assert_int_equal(conf_height_px(&demo), 96);
+    assert_non_null(strstr(demo.text.tokenizer, "/configs/demo/spiece.model"));
     assert_int_equal(conf_width_px(&nano), 48);
     assert_int_equal(conf_height_px(&nano), 32);
     assert_int_equal(conf_frame_tokens(&nano), 6);
@@ -74,6 +75,30 @@ static void test_the_files_of_this_repository(void **state)
     assert_int_equal(tiny.dit.dim / tiny.dit.heads, 128);
     assert_int_equal(tiny.text.head_dim * tiny.text.heads, 64);
     assert_int_equal(tiny.text.vocab, 1024);
+}
+
+/* In a file, a path that is relative begins at the file's folder; by --set, and for words, not. */
+static void test_paths_of_a_file(void **state)
+{
+    (void)state;
+    struct conf c;
+    char want[512];
+    const char *path = scratch_put(
+        "a.ini", "[model]\ntext = t/x.pth\ndit = /d/x.pt\nvae = v.pth\n[text]\ntokenizer = bytes\n"
+                 "[preset.p]\nmodel.wan = ../wan\n");
+    static const char *const sets[] = {"run.preset=p", "model.vae=v.pth", "model.lora=l/x.pt"};
+    want_ok(conf_load(&c, path, sets, 3));
+    char folder[256];
+    assert_non_null(realpath(path, folder));
+    *strrchr(folder, '/') = '\0';
+    snprintf(want, sizeof want, "%s/t/x.pth", folder);
+    assert_string_equal(c.model.text, want);
+    snprintf(want, sizeof want, "%s/../wan", folder);
+    assert_string_equal(c.model.wan, want);
+    assert_string_equal(c.model.dit, "/d/x.pt");
+    assert_string_equal(c.model.vae, "v.pth");
+    assert_string_equal(c.model.lora, "l/x.pt");
+    assert_string_equal(c.text.tokenizer, "bytes");
 }
 
 /* Full size is what the defaults are: these two differ from them in weights and places alone. */
@@ -397,6 +422,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_the_checkpoints),
         cmocka_unit_test(test_the_files_of_this_repository),
+        cmocka_unit_test(test_paths_of_a_file),
         cmocka_unit_test(test_the_files_for_gpus),
         cmocka_unit_test(test_every_refusal_names_place_and_reason),
         cmocka_unit_test(test_files_that_cannot_be_read),
