@@ -24,6 +24,7 @@ enum { NONCE_BYTES = 16, SHARES_MAX = 64, RETRIES = 50, RETRY_MS = 100 };
 struct gpu {
     cudaStream_t stream;
     cudaUUID_t uuid;
+    char name[100];
 };
 
 struct block {
@@ -127,6 +128,7 @@ static err_t gpu_open(struct dev *d)
     CALL(cudaSetDevice(d->index), "CUDA device");
     CALL(cudaGetDeviceProperties(&prop, d->index), "CUDA device");
     g->uuid = prop.uuid;
+    snprintf(g->name, sizeof g->name, "%.99s", prop.name);
     CALL(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "CUDA stream");
 out:
     if (e != OK) gpu_close(d);
@@ -136,15 +138,13 @@ out:
 static err_t gpu_info(struct dev *d, struct dev_info *out)
 {
     err_t e = OK;
-    struct cudaDeviceProp prop;
     int driver = 0;
     size_t free_bytes = 0, all_bytes = 0;
     CALL(cudaSetDevice(d->index), "CUDA device");
-    CALL(cudaGetDeviceProperties(&prop, d->index), "CUDA device");
     CALL(cudaDriverGetVersion(&driver), "CUDA driver");
     CALL(cudaMemGetInfo(&free_bytes, &all_bytes), "CUDA memory");
-    snprintf(out->text, sizeof out->text, "%.100s, driver for CUDA %d.%d", prop.name, driver / 1000,
-             driver % 1000 / 10);
+    snprintf(out->text, sizeof out->text, "%s, driver for CUDA %d.%d", gpu_of(d)->name,
+             driver / 1000, driver % 1000 / 10);
     out->free_bytes = free_bytes;
     out->all_bytes = all_bytes;
 out:

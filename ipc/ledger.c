@@ -22,6 +22,7 @@ _Static_assert(sizeof(struct ledger_session) == 8 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_script) == 48 + PROMPT_KEY_BYTES, "no padding");
 _Static_assert(sizeof(struct ledger_decision) == 56 + PROMPT_KEY_BYTES, "no padding");
 _Static_assert(sizeof(struct ledger_spans) == 8 + LEDGER_SPANS * 32, "no padding");
+_Static_assert(sizeof(struct ledger_memory) == (4 + MEMORY_CLASSES) * 8, "no padding");
 _Static_assert(offsetof(struct ledger, text) == 0 * LEDGER_PAGE_BYTES, "a page a writer");
 _Static_assert(offsetof(struct ledger, dit) == 1 * LEDGER_PAGE_BYTES, "a page a writer");
 _Static_assert(offsetof(struct ledger, vae) == 2 * LEDGER_PAGE_BYTES, "a page a writer");
@@ -31,7 +32,7 @@ _Static_assert(sizeof(struct ledger) ==
                    4 * LEDGER_PAGE_BYTES + LEDGER_SESSIONS_MAX * sizeof(struct ledger_session) +
                        LEDGER_SCRIPTS_MAX * sizeof(struct ledger_script) +
                        LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES +
-                       WRITERS * sizeof(struct ledger_spans),
+                       WRITERS * (sizeof(struct ledger_spans) + sizeof(struct ledger_memory)),
                "no padding between the parts");
 
 const char *const ledger_writer_names[WRITERS] = {
@@ -45,6 +46,13 @@ const char *const ledger_phase_names[PHASES] = {
     [PHASE_OPENING] = "opening", [PHASE_IDLE] = "idle",       [PHASE_ENCODE] = "encode",
     [PHASE_PROMPT] = "prompt",   [PHASE_RECACHE] = "recache", [PHASE_DENOISE] = "denoise",
     [PHASE_CLEAN] = "clean",     [PHASE_DECODE] = "decode",   [PHASE_WRITE] = "write",
+};
+
+const char *const ledger_memory_names[MEMORY_CLASSES] = {
+    [MEMORY_WEIGHTS] = "weights",
+    [MEMORY_STATE] = "state",
+    [MEMORY_EDGE] = "edge",
+    [MEMORY_SCRATCH] = "scratch",
 };
 
 struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w)

@@ -29,7 +29,7 @@ enum {
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
     LEDGER_SPANS = 8192, /* of each stage, the newest */
-    LEDGER_LAYOUT = 4
+    LEDGER_LAYOUT = 5
 };
 
 typedef _Atomic uint64_t counter;
@@ -179,6 +179,23 @@ struct ledger_spans {
     struct ledger_span ring[LEDGER_SPANS];
 };
 
+/* What a stage has on its GPU, by class. For status: no decision reads it. */
+enum memory_class {
+    MEMORY_WEIGHTS,
+    MEMORY_STATE,   /* the KV cache, the VAE's histories */
+    MEMORY_EDGE,    /* of latents; vae's */
+    MEMORY_SCRATCH, /* gone with the process: activations, tables */
+    MEMORY_CLASSES
+};
+extern const char *const ledger_memory_names[MEMORY_CLASSES];
+
+struct ledger_memory {
+    counter gpu; /* 1 + the N of cuda:N; 0: the CPU, and the rest is 0 */
+    counter bytes[MEMORY_CLASSES];
+    /* Of the GPU, all processes together, as its driver said when this stage became ready. */
+    counter used_bytes, all_bytes, ready_ns;
+};
+
 #define LEDGER_PAGE(type, name)                                                                    \
     union {                                                                                        \
         type name;                                                                                 \
@@ -195,6 +212,7 @@ struct ledger {
     struct ledger_decision decisions[LEDGER_DECISIONS_MAX];
     char texts[LEDGER_TEXT_BYTES]; /* prompts, back to back, no terminator */
     struct ledger_spans spans[WRITERS];
+    struct ledger_memory memory[WRITERS];
 };
 
 static inline uint64_t ledger_read(const counter *c)

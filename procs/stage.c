@@ -144,6 +144,8 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(fault(FAULT_LEDGER));
     st->head = ledger_head_of(st->ledger, def->writer);
     st->spans = &st->ledger->spans[def->writer];
+    st->memory = &st->ledger->memory[def->writer];
+    for (int i = 0; i < MEMORY_CLASSES; i++) ledger_publish(&st->memory->bytes[i], 0);
     ledger_publish(&st->head->incarnation, st->incarnation);
     ledger_publish(&st->head->pid, (uint64_t)getpid());
     ledger_publish(&st->head->n_units, 0);
@@ -165,8 +167,30 @@ static void stage_close(struct stage *st)
     keeper_close(&st->keeper);
 }
 
+/* Regions are counted already. Those that are this process's own are the device's live bytes, too.
+ */
+static err_t tell_memory(struct stage *st)
+{
+    err_t e = OK;
+    struct ledger_memory *m = st->memory;
+    struct dev_info info = {0};
+    int n = -1;
+    if (sscanf(st->device, "cuda:%d", &n) == 1) {
+        TRY(dev_info(st->dev, &info));
+        ledger_publish(&m->bytes[MEMORY_SCRATCH], dev_live_bytes(st->dev) - st->own_bytes);
+    }
+    ledger_publish(&m->gpu, (uint64_t)(n + 1));
+    ledger_publish(&m->all_bytes, info.all_bytes);
+    ledger_publish(&m->used_bytes, info.all_bytes - info.free_bytes);
+    ledger_publish(&m->ready_ns, (uint64_t)now_ns());
+out:
+    return e;
+}
+
 static err_t say_ready(struct stage *st, int ready_fd)
 {
+    err_t e = OK;
+    TRY(tell_memory(st));
     dev_seal(st->dev);
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
@@ -174,7 +198,8 @@ static err_t say_ready(struct stage *st, int ready_fd)
     if (ready_fd < 0) return OK;
     if (write(ready_fd, "\n", 1) != 1) return FAIL(ERR_BUG, "ready fd: %s", strerror(errno));
     close(ready_fd);
-    return OK;
+out:
+    return e;
 }
 
 static bool keeper_is_gone(const struct stage *st)
@@ -299,7 +324,13 @@ err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n
             log_warn("own_memory", "msg=\"%s: a restart loads weights again, and is not exact\"",
                      err_text());
         st->owns_memory = true;
+        st->own_bytes += n_bytes;
         e = keeper_own(st->keeper, d, name, n_bytes, OWN_GENERATION | st->incarnation, out);
     }
-    return e == OK ? fault(FAULT_MAPPED) : e;
+    if (e != OK) return e;
+    if (dev_kind(d) != DEV_CPU) {
+        const bool is_weights = strncmp(name, "weights.", 8) == 0;
+        ledger_add(&st->memory->bytes[is_weights ? MEMORY_WEIGHTS : MEMORY_STATE], n_bytes);
+    }
+    return fault(FAULT_MAPPED);
 }

@@ -35,6 +35,7 @@ struct stage {
     struct ledger *ledger;
     struct ledger_head *head;   /* our page */
     struct ledger_spans *spans; /* ours */
+    struct ledger_memory *memory;
     struct bells *bells;
     uint64_t incarnation;
     int64_t unit_began_ns;
@@ -44,9 +45,10 @@ struct stage {
     bool is_draining; /* SIGTERM came */
     bool is_ready;
     bool owns_memory; /* regions on dev are this process's: no other may map them */
+    uint64_t own_bytes;
 };
 
-/* Memory on a stage's device, in bytes. */
+/* Memory on a stage's device, in bytes; an edge is part of state. */
 struct stage_need {
     uint64_t weights, state, scratch;
 };

@@ -83,6 +83,47 @@ static json_t *counters(const struct ledger *l)
     return o;
 }
 
+/* Memory of the GPU that a stage is on, by class, if no stage before it is on the same; else NULL.
+ * What the stages do not count are contexts, libraries, and programs that are not ours. */
+static json_t *gpu_memory(const struct ledger *l, enum ledger_writer first)
+{
+    const uint64_t gpu = ledger_read(&l->memory[first].gpu);
+    const struct ledger_memory *newest = &l->memory[first];
+    uint64_t bytes[MEMORY_CLASSES] = {0}, counted = 0;
+    char name[32], key[32];
+    if (gpu == 0) return NULL;
+    for (enum ledger_writer w = 0; w < WRITERS; w++) {
+        const struct ledger_memory *m = &l->memory[w];
+        if (ledger_read(&m->gpu) != gpu) continue;
+        if (w < first) return NULL;
+        if (ledger_read(&m->ready_ns) > ledger_read(&newest->ready_ns)) newest = m;
+        for (int i = 0; i < MEMORY_CLASSES; i++) bytes[i] += ledger_read(&m->bytes[i]);
+    }
+    json_t *o = json_object();
+    snprintf(name, sizeof name, "cuda:%d", (int)(gpu - 1));
+    json_object_set_new(o, "device", json_string(name));
+    for (int i = 0; i < MEMORY_CLASSES; i++) {
+        snprintf(key, sizeof key, "%s_bytes", ledger_memory_names[i]);
+        set(o, key, bytes[i]);
+        counted += bytes[i];
+    }
+    const uint64_t used = ledger_read(&newest->used_bytes);
+    set(o, "other_bytes", used > counted ? used - counted : 0);
+    set(o, "used_bytes", used);
+    set(o, "all_bytes", ledger_read(&newest->all_bytes));
+    return o;
+}
+
+static json_t *memory(const struct ledger *l)
+{
+    json_t *all = json_array();
+    for (enum ledger_writer w = 0; w < WRITERS; w++) {
+        json_t *one = gpu_memory(l, w);
+        if (one) json_array_append_new(all, one);
+    }
+    return all;
+}
+
 static json_t *gather(const char *run, const char *answer)
 {
     const struct ledger *l = NULL;
@@ -100,6 +141,7 @@ static json_t *gather(const char *run, const char *answer)
     /* The frames of this session are those of an undisturbed run. */
     json_object_set_new(o, "exact", json_boolean(n_rebuilds(l) == 0));
     json_object_set_new(o, "edge", json_string(edge_is_used(l) ? "cuda_ipc" : "host"));
+    json_object_set_new(o, "memory", memory(l));
     json_object_set_new(o, "counters", counters(l));
     ledger_unmap(&l);
     return o;
@@ -114,6 +156,24 @@ static const char *text(const json_t *o, const char *key)
 {
     const char *s = json_string_value(json_object_get(o, key));
     return s && *s ? s : "-";
+}
+
+/* A line a GPU, in MiB. */
+static void print_memory(const json_t *memory)
+{
+    const json_t *gpu, *v;
+    const char *key;
+    size_t i;
+    json_array_foreach(memory, i, gpu)
+    {
+        printf("%s  MiB", text(gpu, "device"));
+        json_object_foreach((json_t *)gpu, key, v)
+        {
+            if (json_is_integer(v))
+                printf("  %.*s %lld", (int)strcspn(key, "_"), key, json_integer_value(v) >> 20);
+        }
+        printf("\n%s", i + 1 == json_array_size(memory) ? "\n" : "");
+    }
 }
 
 static void print_table(const json_t *o)
@@ -136,6 +196,7 @@ static void print_table(const json_t *o)
                json_number_value(json_object_get(p, "beat_age_ms")));
     }
     printf("\n");
+    print_memory(json_object_get(o, "memory"));
     json_object_foreach(json_object_get((json_t *)o, "counters"), key, v)
     {
         printf("%-18s%10.0f%s", key, json_number_value(v), ++n % 3 == 0 ? "\n" : "    ");

@@ -67,6 +67,7 @@ static err_t open_regions(struct vae_stage *p)
     latents_open(&p->latents, c, p->latents_region.data);
     TRY(edge_open(&p->edge, st->keeper, st->dev, c));
     ledger_publish(&st->ledger->vae.edge_generation, p->edge.region.generation);
+    ledger_publish(&st->memory->bytes[MEMORY_EDGE], p->edge.region.n_bytes);
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);

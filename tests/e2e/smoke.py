@@ -48,7 +48,13 @@ class Up:
 
     def __exit__(self, *exc):
         if exc[0] is None:
-            for p in status(self.run_dir)["processes"]:
+            s = status(self.run_dir)
+            say("edge %s, %d of %d latents from it" % (s["edge"], s["counters"]["latents_from_edge"],
+                                                       s["counters"]["latents_decoded"]))
+            for m in s["memory"]:
+                say(" ".join("%s %s" % (k.replace("_bytes", ""), v if k == "device" else "%.2f" %
+                                        (v / 2**30)) for k, v in m.items()), "GiB")
+            for p in s["processes"]:
                 say("%-8s %s, %d restarts, %.1f ms a unit" % (p["name"], p["state"], p["restarts"],
                                                               p.get("unit_ms_mean", 0)))
         r = run(["down", "--run", self.run_dir], timeout=120)

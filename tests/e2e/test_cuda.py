@@ -4,7 +4,9 @@ tests/fake_cuda, whose ops are the CPU's. Frames must be the CPU's, whatever die
 import os
 import re
 import signal
+import subprocess
 
+import harness
 import smoke
 from harness import (NANO, Pipeline, check, check_result, fake_gpus, generate, hashes, leftovers,
                      pid_of, run, send_signal, start, status, wait_for)
@@ -83,6 +85,46 @@ def edge_is_used(s):
     """For every latent, whoever died."""
     c = s["counters"]
     check(s["edge"] == "cuda_ipc" and c["latents_from_edge"] == c["latents_decoded"], s["edge"], c)
+
+
+def needs(p, stage):
+    """What the stage itself says that its model takes of a device: weights, state, scratch."""
+    with open(os.path.join(p.run_dir, "config.ini")) as f:
+        r = subprocess.run([os.path.join(harness.FAKE_BIN, "longlived-" + stage), "--need"],
+                           stdin=f, capture_output=True, text=True, timeout=20)
+    check(r.returncode == 0, r.stdout)
+    return [int(w) for w in r.stdout.split()[-3:]]
+
+
+def test_cuda_memory(tmp):
+    """Each GPU's memory by class is what its stages say that they need, and does not grow by work or
+    by deaths; the driver's total beside it."""
+    for machine, places, on in (
+            ("gpus=1 memory_mb=700", ONE_GPU, {"cuda:0": ("text", "dit", "vae")}),
+            ("gpus=2 memory_mb=700", TWO_GPUS, {"cuda:1": ("text", "vae"), "cuda:0": ("dit",)}),
+            ("gpus=1 ipc=0 memory_mb=700", ONE_GPU, {"cuda:0": ("text", "dit", "vae")})):
+        with fake_gpus(machine), Pipeline(tmp, *places) as p:
+            before = status(p.run_dir)
+            lose(p, tmp, ["vae", "dit", "text"])
+            wait_for("all up", 20, lambda: all(q["state"] == "up"
+                                               for q in status(p.run_dir)["processes"]))
+            after = status(p.run_dir)
+            check([m["device"] for m in before["memory"]] == list(on), machine, before["memory"])
+            for m, n in zip(before["memory"], after["memory"]):
+                need = [sum(x) for x in zip(*(needs(p, s) for s in on[m["device"]]))]
+                counted = [m["weights_bytes"], m["state_bytes"] + m["edge_bytes"],
+                           m["scratch_bytes"]]
+                if "vae" in on[m["device"]] and "ipc=0" in machine:
+                    need[1] -= edge  # without IPC there is none
+                elif "vae" in on[m["device"]]:
+                    edge = m["edge_bytes"]
+                    check(edge > 0, machine, m)
+                check(counted == need, machine, counted, "of", need)
+                check(m["all_bytes"] == 700 << 20 >= m["used_bytes"] > 0, machine, m)
+                for key in ("weights_bytes", "state_bytes", "edge_bytes", "scratch_bytes"):
+                    check(m[key] == n[key], machine, key, m[key], "is now", n[key])
+    with Pipeline(tmp) as p:
+        check(status(p.run_dir)["memory"] == [], "memory of GPUs on a CPU")
 
 
 def lose(p, tmp, victims):
@@ -167,5 +209,6 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_keeper_killed, test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
+TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_keeper_killed, test_cuda_memory,
+         test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]
