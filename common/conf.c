@@ -26,7 +26,7 @@ enum { PRESETS_MAX = 32, PRESET_NAME_MAX = 40, TEXT_MAX = CONF_TEXT_MAX - 1 };
 
 static const char *const rope_names[] = {"absolute", "relative"};
 static const char *const parity_names[] = {"reference", "clean"};
-static const char *const precision_names[] = {"auto", "fp32"};
+static const char *const precision_names[] = {"auto", "fp32", "fp8", "int8_kv"};
 
 /* clang-format off */
 static const struct field fields[] = {
@@ -55,7 +55,7 @@ static const struct field fields[] = {
     TEXT(model, dit_id, 0, 64, "", "identity of the files, LoRA and alpha included"),
     TEXT(model, vae_id, 0, 64, "", "identity of the file"),
     FIELD_NAMED(struct conf, model, precision, precision_names, "auto",
-                "activations and weights: auto is bf16 (VAE fp16) on a GPU, fp32 on the CPU"),
+                "auto: bf16 (VAE fp16) on a GPU, fp32 on the CPU; fp8, int8_kv: not built"),
     I32(model, latent_channels, 1, 64, "16", "channels of a latent frame"),
     I32(model, latent_rows, 2, 2048, "60", "rows of a latent frame, pixels / 8; even"),
     I32(model, latent_cols, 2, 2048, "104", "columns of a latent frame, pixels / 8; even"),

@@ -19,7 +19,9 @@
 enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
 enum conf_parity { PARITY_REFERENCE, PARITY_CLEAN };
-enum conf_precision { PRECISION_AUTO, PRECISION_FP32 };
+/* The last two, of the DiT's matrices and of its K and V, are what presets name and no kernel does.
+ */
+enum conf_precision { PRECISION_AUTO, PRECISION_FP32, PRECISION_FP8, PRECISION_INT8_KV };
 
 struct conf {
     struct {

@@ -83,6 +83,13 @@ static err_t check_place(const char *stage, const char *place)
                 CUDA_DEVICES_MAX - 1);
 }
 
+static err_t check_precision(const struct conf *c)
+{
+    if (c->model.precision != PRECISION_FP8 && c->model.precision != PRECISION_INT8_KV) return OK;
+    return FAIL(ERR_CONFIG, "model.precision = %s: not built, only auto and fp32 are",
+                c->model.precision == PRECISION_FP8 ? "fp8" : "int8_kv");
+}
+
 static err_t check_texts(const struct conf *c)
 {
     err_t e = OK;
@@ -159,6 +166,7 @@ err_t conf_check(const struct conf *c)
 {
     err_t e = OK;
     TRY(check_texts(c));
+    TRY(check_precision(c));
     TRY(check_sizes(c));
     TRY(check_window(c));
     TRY(check_ahead(c));

@@ -290,6 +290,41 @@ static void test_presets(void **state)
     want_fails(load(&c, many), ERR_CONFIG, "a.ini:66: over 32 presets");
 }
 
+/* Steps and window of the seed's presets; those that need a precision are refused by its name. */
+static void test_presets_of_the_seed(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"configs/nano.ini", "configs/demo.ini",
+                                        "configs/longlive-h100.ini"};
+    static const struct {
+        const char *name, *steps, *refused;
+        int32_t window;
+    } presets[] = {
+        {"baseline", "1000,750,500,250", NULL, 12},
+        {"quality", "1000,750,500,250", NULL, 12},
+        {"balanced", "1000,750,500,250", NULL, 12},
+        {"speed", "1000,750,500,250", NULL, 12},
+        {"turbo", "1000,500,250", NULL, 8},
+        {"turbo_fp8", "1000,500,250", "fp8", 8},
+        {"ultra", "1000,250", "fp8", 6},
+        {"low_memory", NULL, "int8_kv", 12},
+    };
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < sizeof presets / sizeof *presets; k++) {
+            struct conf c;
+            char choice[64], why[64];
+            const char *sets[] = {choice, "model.precision=auto"};
+            snprintf(choice, sizeof choice, "run.preset=%s", presets[k].name);
+            if (presets[k].refused) {
+                snprintf(why, sizeof why, "model.precision = %s: not built", presets[k].refused);
+                want_fails(conf_load(&c, files[i], sets, 1), ERR_CONFIG, why);
+            }
+            want_ok(conf_load(&c, files[i], sets, presets[k].refused ? 2 : 1));
+            assert_int_equal(c.dit.window, presets[k].window);
+            if (presets[k].steps) assert_string_equal(c.dit.steps, presets[k].steps);
+        }
+}
+
 static void check_round_trip(const struct conf *c)
 {
     struct conf again;
@@ -430,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_what_is_accepted),
         cmocka_unit_test(test_set_overrides_the_file),
         cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_presets_of_the_seed),
         cmocka_unit_test(test_written_and_read_back),
         cmocka_unit_test(test_help_has_a_line_for_every_key),
         cmocka_unit_test(test_spoilt_files_never_crash),

@@ -57,6 +57,8 @@ static void test_what_is_refused(void **state)
         {"run.switch_frame_indices=6:9", "with commas between them"},
         {"run.switch_frame_indices=-1", "with commas between them"},
         {"run.switch_frame_indices=1000000000001", "integers from 0 to 1000000000000"},
+        {"model.precision=fp8", "model.precision = fp8: not built, only auto and fp32 are"},
+        {"model.precision=int8_kv", "model.precision = int8_kv: not built, only auto and fp32 are"},
         {"place.text=gpu", "place.text = gpu: cpu or cuda:N, N from 0 to 63"},
         {"place.dit=cuda:", "place.dit = cuda:: cpu or cuda:N"},
         {"place.vae=cuda:64", "place.vae = cuda:64: cpu or cuda:N"},
@@ -81,6 +83,7 @@ static void test_what_is_just_inside(void **state)
         "model.weights=random:18446744073709551615",
         "dit.steps=1000",
         "dit.steps=5,4,3,2,1",
+        "model.precision=fp32",
         "place.dit=cuda:0 place.vae=cuda:63",
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) want_ok(check(good[i]));

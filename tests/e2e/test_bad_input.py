@@ -50,6 +50,9 @@ def test_config(tmp):
     expect(with_ini(tmp, "[dit]\nwindw = 12\n"), 78, r"bad\.ini:2: .*dit\.windw.*dit\.window")
     expect(with_ini(tmp, "[dit]\nwindow = many\n"), 78, r"bad\.ini:2: .*dit\.window")
     expect(with_ini(tmp, "[dit]\nwindow = 9999\n"), 78, r"dit\.window = 9999.*from \d+ to \d+")
+    expect(["generate", "-c", NANO, "--prompt", "x", "--seconds", "1", "-o",
+            os.path.join(tmp, "v.y4m"), "--set", "run.preset=ultra"], 78,
+           "model.precision = fp8: not built, only auto and fp32 are")
     expect(with_ini(tmp, "[ditt]\nwindow = 12\n"), 78, "ditt")
     expect(with_ini(tmp, "[run]\nahead_ms = 60000\n"), 78, "ahead_ms")
     expect(["generate", "-c", os.path.join(tmp, "none.ini"), "--prompt", "x", "-o",
