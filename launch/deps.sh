@@ -10,8 +10,8 @@ packages="gcc make pkg-config libc6-dev
     libavcodec-dev libavformat-dev libavutil-dev"
 # demo and tests: contact sheet and ffprobe, unit test runner, end-to-end tests
 packages="$packages ffmpeg libcmocka-dev python3 git procps"
-# the long tier: style checks, fuzzing, other supervisors, measuring of videos, the
-# demo model's training
+# the long tier: style checks, fuzzing, other supervisors, measuring of videos, the demo
+# model's training
 if [ "${1:-}" = full ]; then
     packages="$packages clang-format clang supervisor systemd python3-numpy python3-torch"
 fi
