@@ -146,6 +146,7 @@ $(B)/%.o: %.cc $(B)/flags
 $(B)/commit: FORCE
 	@mkdir -p $(B); echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
 $(B)/procs/supervisor/main.o: $(B)/commit
+$(B)/procs/supervisor/report.o: procs/supervisor/report.html
 $(B)/procs/supervisor/main.o: CFLAGS += -DBUILD_COMMIT='"$(COMMIT)"'
 
 $(B)/lib%.a:

@@ -14,6 +14,7 @@ packages="$packages ffmpeg libcmocka-dev python3 git procps"
 # model's training
 if [ "${1:-}" = full ]; then
     packages="$packages clang-format clang supervisor systemd python3-numpy python3-torch"
+    packages="$packages chromium" # to look at the report of a bench
 fi
 
 missing=

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "procs/supervisor/cmd.h"
 #include "procs/supervisor/report.h"
 #include "procs/supervisor/results.h"
@@ -267,6 +268,29 @@ out:
     return e;
 }
 
+/* DIR/PROTOCOL.csv and .html, beside the results that they show. */
+static err_t write_reports(const json_t *file, const struct args *a, const char *dir)
+{
+    char path[PATH_BYTES];
+    err_t e = OK;
+    for (int is_html = 0; is_html < 2; is_html++) {
+        char *text = NULL;
+        size_t n = 0;
+        FILE *f = open_memstream(&text, &n);
+        if (!f) return FAIL(ERR_NOMEM, "report");
+        if (is_html) e = report_html(file, f);
+        else report_csv(file, f);
+        if (fclose(f) != 0 && e == OK) e = FAIL(ERR_NOMEM, "report");
+        snprintf(path, sizeof path, "%.4000s/%s.%s", dir, a->protocol, is_html ? "html" : "csv");
+        if (e == OK) e = file_write(path, text, n);
+        free(text);
+        TRY(e);
+        printf("%s\n", path);
+    }
+out:
+    return e;
+}
+
 err_t cmd_bench(const struct args *a, const char *bin_dir)
 {
     char path[PATH_BYTES];
@@ -296,7 +320,8 @@ err_t cmd_bench(const struct args *a, const char *bin_dir)
     TRY(e);
     TRY(results_write(path, file));
     report_table(file, stdout);
-    printf("%s\n", path);
+    printf("\n%s\n", path);
+    TRY(write_reports(file, a, dir));
 out:
     json_decref(file);
     if (b) {

@@ -2,6 +2,7 @@
 #include "procs/supervisor/report.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "procs/supervisor/results.h"
@@ -54,4 +55,59 @@ void report_table(const json_t *file, FILE *f)
     results_walk(run, print_row, f);
     fprintf(f, "\n");
     print_numbers(run, "", f);
+}
+
+/* --- CSV -------------------------------------------------------------------------------------- */
+
+struct csv {
+    const json_t *file;
+    FILE *f;
+    size_t run;
+};
+
+static void write_row(void *self, const char *path, json_t *s)
+{
+    const struct csv *c = self;
+    fprintf(c->f, "%s,%s,%zu,%s,%lld,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f,%.6f\n",
+            json_string_value(json_object_get(c->file, "protocol")),
+            json_string_value(json_object_get(c->file, "commit")), c->run, path,
+            (long long)json_integer_value(json_object_get(s, "n")), number(s, "mean"),
+            number(s, "std"), number(s, "p50"), number(s, "p95"), number(s, "p99"),
+            number(s, "max"), number(s, "min"));
+}
+
+void report_csv(const json_t *file, FILE *f)
+{
+    struct csv c = {.file = file, .f = f};
+    json_t *run;
+    fprintf(f, "protocol,commit,run,series,n,mean,std,p50,p95,p99,max,min\n");
+    json_array_foreach(json_object_get(file, "runs"), c.run, run)
+    {
+        results_walk(run, write_row, &c);
+    }
+}
+
+/* --- HTML ------------------------------------------------------------------------------------- */
+
+__asm__(".section .rodata\n"
+        "report_page: .incbin \"procs/supervisor/report.html\"\n"
+        "report_page_end: .byte 0\n"
+        ".previous\n");
+extern const char report_page[], report_page_end[];
+
+err_t report_html(const json_t *file, FILE *f)
+{
+    static const char place[] = "@DATA@";
+    const char *at = strstr(report_page, place);
+    char *text = json_dumps(file, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    MUST(at && at < report_page_end);
+    if (!text) return FAIL(ERR_NOMEM, "report");
+    fwrite(report_page, 1, (size_t)(at - report_page), f);
+    for (const char *c = text; *c; c++) { /* nothing in it may end the element that it is in */
+        if (*c == '<') fputs("\\u003c", f);
+        else fputc(*c, f);
+    }
+    fputs(at + sizeof place - 1, f);
+    free(text);
+    return OK;
 }

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
+import subprocess
 
-from harness import NANO, ROOT, check, check_result, run
+from harness import NANO, ROOT, Skip, check, check_result, run
 from schema import faults
 
 
@@ -42,6 +45,54 @@ def check_stats(s, n):
         check(s[name] == v[-(-percent * n // 100) - 1], name)
 
 
+def shown(tmp, protocol):
+    """The page's document after its script ran in a browser that reaches nothing."""
+    browser = shutil.which("chromium")
+    if not browser:
+        raise Skip("chromium is not installed")
+    page = os.path.join(tmp, protocol + ".html")
+    r = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+         "--user-data-dir=" + os.path.join(tmp, "browser"), "--host-resolver-rules=MAP * ~NOTFOUND",
+         "--dump-dom", "file://" + page], capture_output=True, text=True, timeout=120)
+    check(r.returncode == 0, r.stderr[-2000:])
+    said = [x for x in r.stderr.splitlines() if ":CONSOLE" in x]
+    check(not said, "the console says:", said)
+    with open(page) as f:
+        check(not re.search(r"https?://", f.read().replace("http://www.w3.org/2000/svg", "")),
+              "the page names another place")
+    return r.stdout
+
+
+def charts(document):
+    return {k: len(re.findall(r'<svg class="%s"' % k, document))
+            for k in ("trace", "histogram", "bars", "gantt")}
+
+
+def distributions(o):
+    """Series of more than one value, those of pixel frames left out."""
+    if "values" in o:
+        return int(o["n"] > 1)
+    return sum(distributions(v) for k, v in o.items() if isinstance(v, dict) and k != "px_frame_ms")
+
+
+def check_reports(tmp, protocol, run_, want):
+    """The page shows these many charts, with something in each; the CSV has the page's rows."""
+    document = shown(tmp, protocol)
+    want["histogram"] = distributions(run_)
+    check(charts(document) == want, charts(document), "not", want)
+    for svg in re.findall(r"<svg.*?</svg>", document, re.S):
+        check(len(re.findall(r"<(rect|polyline)", svg)) > 0, "an empty chart:", svg[:200])
+        check("NaN" not in svg and "undefined" not in svg, "no number in:", svg[:200])
+    with open(os.path.join(tmp, protocol + ".csv")) as f:
+        rows = [line.strip().split(",") for line in f][1:]
+    check(rows and all(len(r) == 12 for r in rows), "rows of", protocol)
+    for r in rows:
+        check(">%s</td>" % r[3] in document, r[3], "is not in the page")
+    if want["trace"]:
+        check(document.count('class="limit"') == want["trace"], "a line at 40 ms in each trace")
+
+
 def test_bench_refuses(tmp):
     check_result(run(["bench"]), 2, "seed, paper or stream")
     check_result(run(["bench", "--protocol", "sead"]), 2, "seed, paper or stream")
@@ -77,6 +128,7 @@ def test_bench_seed(tmp):
     whole = sum(s["components"].values())
     check(0.8 < whole / s["ss_mean"] < 1.25, "components", whole, "of", s["ss_mean"])
     check(s["components"]["sync_overhead"] >= 0, s["components"])
+    check_reports(tmp, "seed", run_, {"trace": 4, "bars": 2, "gantt": 2})
 
 
 def test_bench_phases_merge(tmp):
@@ -99,6 +151,7 @@ def test_bench_paper(tmp):
           "what is left out only saves time:", video)
     check(abs(run_["px_fps"] / run_["latent_fps"] - 477 / 120) < 1e-6, run_["latent_fps"])
     check_stats(run_["block_ms"], 39)
+    check_reports(tmp, "paper", run_, {"trace": 1, "bars": 1, "gantt": 1})
 
 
 def test_bench_stream(tmp):
@@ -121,6 +174,7 @@ def test_bench_stream(tmp):
         parts = ("encode", "lead", "block", "prompt", "recache", "denoise", "decode", "other")
         check(abs(sum(x[p + "_ms"] for p in parts) - x["total_ms"]) < 1e-3, x)
         check(min(x[p + "_ms"] for p in parts) >= 0 and x["shown_ms"] >= x["total_ms"], x)
+    check_reports(tmp, "stream", run_, {"trace": 2, "bars": 1, "gantt": 1})
 
 
 TESTS = [test_bench_refuses]

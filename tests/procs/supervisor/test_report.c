@@ -35,10 +35,45 @@ static void test_the_newest_run_is_a_table(void **state)
     assert_null(strstr(out, "old_ms"));
 }
 
+static void test_every_run_has_its_rows(void **state)
+{
+    (void)state;
+    assert_string_equal(written(report_csv),
+                        "protocol,commit,run,series,n,mean,std,p50,p95,p99,max,min\n"
+                        "seed,abc,0,old_ms,1,1.000000,0.000000,0.000000,0.000000,0.000000,"
+                        "0.000000,0.000000\n"
+                        "seed,abc,1,fresh.call_ms,99,735.600000,1.000000,2.000000,3.000000,"
+                        "4.000000,749.400000,7.000000\n");
+}
+
+/* Whatever a name says, it ends no element: what is between the tags is the file. */
+static void test_a_page_holds_the_file(void **state)
+{
+    (void)state;
+    char *page = NULL;
+    size_t n = 0;
+    json_t *file = json_loads(text, 0, NULL);
+    json_object_set_new(file, "commit", json_string("</script><script>alert(1)</script>"));
+    FILE *f = open_memstream(&page, &n);
+    check_ok(report_html(file, f));
+    fclose(f);
+    static const char tag[] = "<script id=\"data\" type=\"application/json\">";
+    char *begin = strstr(page, tag) + sizeof tag - 1, *end = strstr(begin, "</script>");
+    json_t *back = json_loadb(begin, (size_t)(end - begin), 0, NULL);
+    assert_true(json_equal(file, back));
+    assert_non_null(strstr(end, "</html>"));
+    assert_null(strstr(page, "@DATA@"));
+    json_decref(file);
+    json_decref(back);
+    free(page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_newest_run_is_a_table),
+        cmocka_unit_test(test_every_run_has_its_rows),
+        cmocka_unit_test(test_a_page_holds_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
