@@ -16,7 +16,7 @@ enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
 #define ON_OUTPUTS (ON_SESSIONS | ON(REPLAY))
 #define ON_CONF                                                                                    \
     (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR) |       \
-     ON(BENCH))
+     ON(BENCH) | ON(TRACE))
 
 static const struct option {
     const char *name;
@@ -33,8 +33,8 @@ static const struct option {
      "sets a key of the configuration; may be repeated"},
     {"run", 0, TEXT, offsetof(struct args, run), ON_CONF | ON(REPLAY), "DIR",
      "run directory; default [run] dir, or /dev/shm/longlived-UID/main"},
-    {"output", 'o', TEXT, offsetof(struct args, out), ON_OUTPUTS, "OUT",
-     "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output)"},
+    {"output", 'o', TEXT, offsetof(struct args, out), ON_OUTPUTS | ON(TRACE), "OUT",
+     "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output); for trace OUT.json"},
     {"protocol", 0, TEXT, offsetof(struct args, protocol), ON(BENCH), "NAME",
      "seed, paper or stream: docs/BENCHMARKS.md"},
     {"quick", 0, FLAG, offsetof(struct args, quick), ON(BENCH), NULL, "fewer samples"},
@@ -44,6 +44,8 @@ static const struct option {
      "adds to what is there; phases that are there already begin another run"},
     {"out", 0, TEXT, offsetof(struct args, out), ON(BENCH), "DIR",
      "folder of the results; default results"},
+    {"diff", 0, TEXT, offsetof(struct args, diff), ON(BENCH), "A.json",
+     "runs nothing: in what B.json differs from it by more than their runs do"},
     {"prompt", 0, TEXT, offsetof(struct args, prompt), ON_SESSIONS, "TEXT", "the (first) prompt"},
     {"script", 0, TEXT, offsetof(struct args, script), ON(GENERATE), "FILE",
      ".jsonl: a video a line, with switches; .txt: a prompt a line, each a video"},
@@ -119,9 +121,15 @@ static const struct {
                     "longlived prompt \"a blue cube\"\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
                     "longlived doctor -c configs/tiny.ini\n"},
-    [CMD_BENCH] = {"bench", NULL, "where the milliseconds go, by a protocol",
+    [CMD_BENCH] = {"bench", "[B.json]", "where the milliseconds go, by a protocol",
                    "longlived bench --protocol seed --quick -c configs/nano.ini --out results\n"
-                   "\nA pipeline of its own comes and goes; DIR/PROTOCOL.json is written.\n"},
+                   "  longlived bench --diff before/seed.json after/seed.json\n"
+                   "\nA pipeline of its own comes and goes; DIR/PROTOCOL.json, .csv and .html are"
+                   " written.\n"},
+    [CMD_TRACE] = {"trace", NULL, "what the processes did last, for ui.perfetto.dev",
+                   "longlived trace --run /dev/shm/mine -o trace.json\n"
+                   "\nOf a pipeline that runs, or that --keep-run left: its newest 8,192 spans of"
+                   " each stage.\n"},
     [CMD_COMPARE] = {"compare", "A.y4m B.y4m", "how far the frames of two videos are apart",
                      "longlived compare a.y4m b.y4m\n"
                      "\nPSNR in dB, SSIM, largest error of each frame and of all, and the first"
@@ -327,13 +335,20 @@ err_t args_check(const struct args *a)
 {
     err_t e = OK;
     if (a->wants_help || a->cmd == CMD_HELP) return OK;
-    if (commands[a->cmd].word && (!a->word || (commands[a->cmd].has_two && !a->word2)))
+    const bool is_optional = commands[a->cmd].word && *commands[a->cmd].word == '[';
+    if (commands[a->cmd].word && !is_optional &&
+        (!a->word || (commands[a->cmd].has_two && !a->word2)))
         return FAIL(ERR_USAGE, "%s: %s?", commands[a->cmd].name, commands[a->cmd].word);
     if (a->lora_alpha >= 0 && (!a->lora || a->lora_alpha > LORA_ALPHA_MAX))
         return FAIL(ERR_USAGE, "convert: --lora-alpha N: with --lora, at most %d", LORA_ALPHA_MAX);
     if (a->progress && strcmp(a->progress, "json") != 0)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
     if (ON_OUTPUTS & (1u << a->cmd)) TRY(check_out(a));
+    if (a->cmd == CMD_TRACE && !a->out) return FAIL(ERR_USAGE, "trace: -o OUT.json?");
+    if (a->cmd == CMD_BENCH && (a->diff || a->word)) {
+        if (a->diff && a->word && !a->protocol) return OK;
+        return FAIL(ERR_USAGE, "bench: --diff A.json B.json, or --protocol?");
+    }
     if (a->cmd == CMD_BENCH) {
         static const char *const names[] = {"seed", "paper", "stream"};
         for (int i = 0; i < 3; i++)

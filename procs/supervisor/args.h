@@ -20,6 +20,7 @@ enum command {
     CMD_PROMPT,
     CMD_DOCTOR,
     CMD_BENCH,
+    CMD_TRACE,
     CMD_COMPARE,
     CMD_INSPECT,
     CMD_CONVERT,
@@ -32,11 +33,11 @@ enum { ARGS_SETS_MAX = 64, ARGS_BLOCKS_MAX = 1000000000 };
 struct args {
     enum command cmd;
     bool wants_help, wants_version;
-    const char *word;  /* restart STAGE, replay RUN_DIR, prompt TEXT; NULL: not given */
+    const char *word;  /* restart STAGE, replay RUN_DIR, prompt TEXT, B.json; NULL: not given */
     const char *word2; /* convert IN OUT, compare A B */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;
-    const char *protocol, *phase;
+    const char *protocol, *phase, *diff;
     const char *commit; /* of the build: main's, not the command line's */
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;

@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "procs/supervisor/cmd.h"
+#include "procs/supervisor/diff.h"
 #include "procs/supervisor/report.h"
 #include "procs/supervisor/results.h"
 #include "procs/supervisor/session.h"
@@ -291,8 +292,22 @@ out:
     return e;
 }
 
+static err_t diff(const struct args *a)
+{
+    err_t e = OK;
+    json_t *before = NULL, *after = NULL;
+    TRY(results_read(a->diff, &before));
+    TRY(results_read(a->word, &after));
+    TRY(diff_print(before, after, stdout));
+out:
+    json_decref(before);
+    json_decref(after);
+    return e;
+}
+
 err_t cmd_bench(const struct args *a, const char *bin_dir)
 {
+    if (a->diff) return diff(a);
     char path[PATH_BYTES];
     err_t e = OK;
     json_t *file = NULL;

@@ -46,8 +46,8 @@ static err_t run(const struct args *a)
         [CMD_UP] = cmd_up,           [CMD_DOWN] = cmd_down,         [CMD_STATUS] = cmd_status,
         [CMD_RESTART] = cmd_restart, [CMD_GENERATE] = cmd_generate, [CMD_SERVE] = cmd_serve,
         [CMD_REPLAY] = cmd_replay,   [CMD_PROMPT] = cmd_prompt,     [CMD_PREPARE] = cmd_prepare,
-        [CMD_DOCTOR] = cmd_doctor,   [CMD_BENCH] = cmd_bench,       [CMD_COMPARE] = cmd_compare,
-        [CMD_INSPECT] = cmd_inspect, [CMD_CONVERT] = cmd_convert,
+        [CMD_DOCTOR] = cmd_doctor,   [CMD_BENCH] = cmd_bench,       [CMD_TRACE] = cmd_trace,
+        [CMD_COMPARE] = cmd_compare, [CMD_INSPECT] = cmd_inspect,   [CMD_CONVERT] = cmd_convert,
     };
     char bin_dir[256];
     err_t e = OK;

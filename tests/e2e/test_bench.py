@@ -96,6 +96,7 @@ def check_reports(tmp, protocol, run_, want):
 def test_bench_refuses(tmp):
     check_result(run(["bench"]), 2, "seed, paper or stream")
     check_result(run(["bench", "--protocol", "sead"]), 2, "seed, paper or stream")
+    check_result(run(["bench", "--diff", "a.json"]), 2, "--diff A.json B.json")
     bench(tmp, "seed", "--phase", "intervals", status=2, pattern="steady-state, prompt-switch, thr")
     with open(os.path.join(tmp, "stream.json"), "w") as f:
         f.write("{}")
@@ -139,6 +140,13 @@ def test_bench_phases_merge(tmp):
     check([r["phases"] for r in runs] == [["prompt-switch", "steady-state"], ["steady-state"]], runs)
     check("ps_mean" in runs[0]["fresh"] and "ss_mean" in runs[0]["fresh"], "not one run")
     bench(tmp, "seed", "--merge", "--set", "dit.window=9", status=65, pattern="another config")
+    # The file has nothing over itself: two runs of one phase, one of the other.
+    path = os.path.join(tmp, "seed.json")
+    r = run(["bench", "--diff", path, path])
+    check_result(r, 0)
+    row = {x.split()[0]: x for x in r.stdout.splitlines() if x}
+    check(row["steady.call_ms.mean"].endswith("  same"), row["steady.call_ms.mean"])
+    check(row["steady.switch_ms.p99"].endswith("one run: not known"), row["steady.switch_ms.p99"])
 
 
 def test_bench_paper(tmp):
@@ -177,5 +185,32 @@ def test_bench_stream(tmp):
     check_reports(tmp, "stream", run_, {"trace": 2, "bars": 1, "gantt": 1})
 
 
-TESTS = [test_bench_refuses]
+def test_trace_file(tmp):
+    """A kept run's spans: every block, in its parts, by the processes that did them."""
+    kept, out = os.path.join(tmp, "kept"), os.path.join(tmp, "t.json")
+    check_result(run(["trace", "--run", kept, "-o", out]), 69, "nothing runs there")
+    check_result(run(["trace", "--run", kept]), 2, "OUT.json")
+    check_result(run(["generate", "-c", NANO, "--quiet", "--prompt", "a", "--blocks", "4", "--run",
+                      kept, "--keep-run", "-o", os.path.join(tmp, "a.y4m")]), 0)
+    check_result(run(["trace", "--run", kept, "-o", out]), 0)
+    with open(out) as f:
+        events = json.load(f)["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    spans = [e for e in events if e["ph"] == "X"]
+    check(sorted(names.values()) == ["dit", "gateway", "text", "vae"], names)
+    blocks = {e["name"]: e for e in spans if e["name"].startswith("block")}
+    check(sorted(blocks) == ["block %d" % i for i in range(4)], sorted(blocks))
+    for e in blocks.values():
+        inside = [s for s in spans if s["pid"] == e["pid"] and s is not e and
+                  e["ts"] <= s["ts"] and s["ts"] + s["dur"] <= e["ts"] + e["dur"]]
+        check(sum(s["cat"] == "denoise" for s in inside) == 4, "four steps in", e)
+    latents = [e for e in spans if names[e["pid"]] == "vae"]
+    check([e["args"]["unit"] for e in latents] == list(range(12)), "latents")
+    for e in latents[::3]:
+        made = blocks["block %d" % (e["args"]["unit"] // 3)]
+        check(e["ts"] >= made["ts"] + made["dur"], "decoded before it was made:", e)
+    check(min(e["ts"] for e in spans) == 0, "time begins at 0")
+
+
+TESTS = [test_bench_refuses, test_trace_file]
 FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_stream]
