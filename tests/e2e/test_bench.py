@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 
-from harness import NANO, ROOT, Skip, check, check_result, run
+from harness import NANO, ROOT, Skip, check, check_result, fake_gpus, run
 from schema import faults
 
 
@@ -162,6 +162,23 @@ def test_bench_paper(tmp):
     check_reports(tmp, "paper", run_, {"trace": 1, "bars": 1, "gantt": 1})
 
 
+def test_bench_on_gpus(tmp):
+    """The same on GPUs, which are not there: what is on them is counted by stage."""
+    places = ["--set", "model.precision=fp32"]
+    for stage, place in (("text", "cuda:1"), ("dit", "cuda:0"), ("vae", "cuda:1")):
+        places += ["--set", "place.%s=%s" % (stage, place)]
+    with fake_gpus("gpus=2"):
+        bench(tmp, "paper", *places)
+    file = results(tmp, "paper")
+    check(file["machine"]["dit"] == "cuda:0" and file["machine"]["vae"] == "cuda:1", file["machine"])
+    memory = {m["process"]: m for m in file["runs"][0]["memory"]}
+    for stage in ("text", "dit", "vae"):
+        check(memory[stage]["device_weights_gb"] > 0 and memory[stage]["device_scratch_gb"] > 0,
+              memory[stage])
+    check(memory["dit"]["device_state_gb"] > 0 and memory["gateway"]["device_state_gb"] == 0, memory)
+    check(file["runs"][0]["videos"][0]["px_frames"] == 477, "frames")
+
+
 def test_bench_stream(tmp):
     bench(tmp, "stream")
     run_ = results(tmp, "stream")["runs"][0]
@@ -213,4 +230,5 @@ def test_trace_file(tmp):
 
 
 TESTS = [test_bench_refuses, test_trace_file]
-FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_stream]
+FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_on_gpus,
+        test_bench_stream]
