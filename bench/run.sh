@@ -11,7 +11,7 @@ export BENCH_COMMIT=$commit BENCH_JSON=build/bench.jsonl BENCH_SCRATCH
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 echo "# commit $commit, $(nproc) x $cpu, $(uname -sr), load $(cut -d' ' -f1 /proc/loadavg)"
 for b in "${@:-}"; do
-    for name in ${b:-hop cache recovery stages ops}; do
+    for name in ${b:-hop cache spans recovery stages ops}; do
         echo
         echo "# build/bin/bench-$name"
         "build/bin/bench-$name"
