@@ -27,9 +27,11 @@ static const char *const stages[WRITERS] = {"text", "dit", "vae", "gateway"};
 struct look {
     struct bench *b;
     const struct bench_until *until;
-    err_t e;
+    err_t e; /* what went wrong, and its sentence, while others write theirs */
+    char why[200];
     int prompts_fd; /* -1: none */
     int64_t n_asked, first_session;
+    uint64_t incarnation[WRITERS]; /* of the stages when the job began; 0: it has not */
 };
 
 int64_t bench_switch_at(int64_t i)
@@ -49,6 +51,19 @@ static void ask(struct look *k, int64_t n_shown)
     if (write(k->prompts_fd, text, strlen(text)) < 0) k->e = FAIL(ERR_AGAIN, "a prompt: pipe");
 }
 
+/* A death and what it costs is not what is measured here. */
+static err_t check_alive(struct look *k, const struct ledger *l)
+{
+    for (int w = 0; w < WRITERS; w++) {
+        const struct ledger_head *h = ledger_head_of((struct ledger *)l, (enum ledger_writer)w);
+        const uint64_t now = ledger_read(&h->incarnation), was = k->incarnation[w];
+        k->incarnation[w] = now;
+        if (was != 0 && now != was)
+            return FAIL(ERR_AGAIN, "%s died while it was measured", stages[w]);
+    }
+    return OK;
+}
+
 /* Frames of the job's one live session: the trace has no other's. */
 static int64_t shown(const struct look *k, const struct ledger *l)
 {
@@ -64,8 +79,12 @@ static bool look(void *self, const struct ledger *l)
     const struct trace_list *vae = &k->b->trace.of[WRITER_VAE];
     const int32_t n_per_block = k->b->p.conf.dit.block;
     if (k->e == OK) k->e = trace_look(&k->b->trace, l);
+    if (k->e == OK) k->e = check_alive(k, l);
     if (k->prompts_fd >= 0) ask(k, shown(k, l));
-    if (k->e != OK) return true;
+    if (k->e != OK) {
+        if (!k->why[0]) snprintf(k->why, sizeof k->why, "%s", err_text());
+        return true;
+    }
     if (k->until->n_shown > 0)
         return shown(k, l) >= ledger_frames_of(k->until->n_shown * n_per_block);
     const int64_t last = k->until->n_warm * n_per_block - 1;
@@ -104,7 +123,10 @@ err_t bench_job(struct bench *b, struct job *job, const struct bench_until *unti
         k.prompts_fd = fds[1];
     }
     TRY(session_run(&b->p, b->args, job, &sc, &r));
-    TRY(k.e);
+    if (k.e != OK) {
+        e = FAIL(k.e, "%s", k.why);
+        goto out;
+    }
     if (pipeline_signals(&b->p) > 0) {
         e = FAIL(ERR_AGAIN, "interrupted: nothing is written");
         goto out;

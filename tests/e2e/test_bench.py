@@ -4,9 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 
-from harness import NANO, ROOT, Skip, check, check_result, fake_gpus, run
+from harness import (NANO, ROOT, Skip, check, check_result, fake_gpus, pid_of, run, send_signal,
+                     start, wait_for)
 from schema import faults
 
 
@@ -91,6 +93,11 @@ def check_reports(tmp, protocol, run_, want):
         check(">%s</td>" % r[3] in document, r[3], "is not in the page")
     if want["trace"]:
         check(document.count('class="limit"') == want["trace"], "a line at 40 ms in each trace")
+
+
+def blocks(run_dir):
+    r = run(["status", "--json", "--run", run_dir])
+    return json.loads(r.stdout).get("counters", {}).get("latents_blocks", 0) if not r.returncode else 0
 
 
 def test_bench_refuses(tmp):
@@ -202,6 +209,24 @@ def test_bench_stream(tmp):
     check_reports(tmp, "stream", run_, {"trace": 2, "bars": 1, "gantt": 1})
 
 
+def test_bench_interrupted(tmp):
+    """By a signal, and by the death of what it measures: nothing is written, nothing left."""
+    for why in ("signal", "death"):
+        run_dir = os.path.join(tmp, why)
+        p = start(["bench", "--protocol", "paper", "--quiet", "-c", NANO, "--out", tmp, "--run",
+                   run_dir])
+        wait_for("some blocks", 30, lambda: blocks(run_dir) > 9)
+        if why == "signal":
+            p.send_signal(signal.SIGINT)
+        else:
+            send_signal(pid_of(run_dir, "vae"), signal.SIGKILL)
+        err = p.communicate(timeout=30)[1].decode()
+        check(p.returncode == 75, "exit", p.returncode, err)
+        check(("interrupted" if why == "signal" else "vae died while it was measured") in err, err)
+        check(not os.path.exists(os.path.join(tmp, "paper.json")), "results of half a run")
+        check(not os.path.exists(run_dir), "a run directory is left")
+
+
 def test_trace_file(tmp):
     """A kept run's spans: every block, in its parts, by the processes that did them."""
     kept, out = os.path.join(tmp, "kept"), os.path.join(tmp, "t.json")
@@ -229,6 +254,6 @@ def test_trace_file(tmp):
     check(min(e["ts"] for e in spans) == 0, "time begins at 0")
 
 
-TESTS = [test_bench_refuses, test_trace_file]
+TESTS = [test_bench_refuses, test_bench_interrupted, test_trace_file]
 FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_on_gpus,
         test_bench_stream]
