@@ -21,7 +21,7 @@ enum {
     BREAKDOWN = 100,
     VIDEOS = 5,
     VIDEOS_QUICK = 1,
-    VIDEO_LATENTS = 120,
+    VIDEO_LATENTS = 120, /* in whole blocks */
     LIVE_BLOCKS = 500,
     LIVE_BLOCKS_QUICK = 30,
     GANTT_BLOCKS = 3
@@ -312,8 +312,9 @@ static err_t videos(struct bench *b)
     json_object_set_new(b->run, "videos", list);
     for (int64_t i = 1; i <= n; i++) put_video(b, &t, i * n_blocks, (i + 1) * n_blocks, list, sum);
     for (int k = 0; k < SPEEDS; k++) put_number(b->run, speed_names[k], sum[k] / (double)n);
+    const int64_t n_latents = n_blocks * b->p.conf.dit.block;
     put_number(b->run, "latent_fps",
-               sum[0] / (double)n * VIDEO_LATENTS / (double)ledger_frames_of(VIDEO_LATENTS));
+               sum[0] / (double)n * (double)n_latents / (double)ledger_frames_of(n_latents));
     const int64_t n_gaps = measure_gaps(&t, n * n_blocks, (n + 1) * n_blocks, v);
     json_object_set_new(b->run, "block_ms", results_stats(v, n_gaps));
     put_spans(b, &t, n * n_blocks + n_blocks / 2, b->run);
