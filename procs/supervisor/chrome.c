@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 
+/* Differences are taken in f64: anybody may have written the times. */
 static int64_t first_begin(const struct trace *t)
 {
     int64_t first_ns = INT64_MAX;
@@ -42,9 +43,9 @@ json_t *chrome_trace(const struct trace *t)
                 events,
                 json_pack("{s:s, s:s, s:s, s:f, s:f, s:i, s:i, s:{s:I, s:i}}", "name", name, "cat",
                           is_known ? ledger_phase_names[s->phase] : "?", "ph", "X", "ts",
-                          (double)(s->began_ns - zero_ns) / NS_PER_US, "dur",
-                          (double)(s->ended_ns - s->began_ns) / NS_PER_US, "pid", w + 1, "tid", 1,
-                          "args", "unit", (json_int_t)s->unit, "part", (int)s->part));
+                          ((double)s->began_ns - (double)zero_ns) / NS_PER_US, "dur",
+                          ((double)s->ended_ns - (double)s->began_ns) / NS_PER_US, "pid", w + 1,
+                          "tid", 1, "args", "unit", (json_int_t)s->unit, "part", (int)s->part));
         }
     }
     return json_pack("{s:o, s:s}", "traceEvents", events, "displayTimeUnit", "ms");

@@ -99,9 +99,9 @@ static const char *text(const json_t *o, const char *key)
 static void print_file(const char *name, const json_t *file, FILE *f)
 {
     const json_t *m = json_object_get(file, "machine"), *c = json_object_get(file, "config");
-    fprintf(f, "%s: commit %s, %zu runs, %s, dit on %s, %s\n", name, text(file, "commit"),
-            json_array_size(json_object_get(file, "runs")), text(m, "cpu"), text(m, "dit"),
-            text(c, "file"));
+    const size_t n = json_array_size(json_object_get(file, "runs"));
+    fprintf(f, "%s: commit %s, %zu run%s, %s, dit on %s, %s\n", name, text(file, "commit"), n,
+            n == 1 ? "" : "s", text(m, "cpu"), text(m, "dit"), text(c, "file"));
 }
 
 err_t diff_print(const json_t *a, const json_t *b, FILE *f)

@@ -43,8 +43,22 @@ static void test_events(void **state)
     json_decref(o);
 }
 
+static void test_times_that_anybody_wrote(void **state)
+{
+    (void)state;
+    struct ledger_span text_spans[] = {{INT64_MAX, INT64_MIN, -1, -5, -9},
+                                       {INT64_MIN, INT64_MAX, INT64_MIN, PHASE_DENOISE, INT32_MIN}};
+    const struct trace t = {.of = {[WRITER_TEXT] = {text_spans, 2, 2}}};
+    json_t *o = chrome_trace(&t);
+    assert_string_equal(text(event(o, 1), "name"), "?");
+    assert_true(number(event(o, 1), "ts") > 1e16 && number(event(o, 1), "dur") < -1e16);
+    assert_true(number(event(o, 2), "ts") == 0);
+    json_decref(o);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_events),
+                                       cmocka_unit_test(test_times_that_anybody_wrote)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
