@@ -39,7 +39,7 @@ static const struct option {
      "seed, paper or stream: docs/BENCHMARKS.md"},
     {"quick", 0, FLAG, offsetof(struct args, quick), ON(BENCH), NULL, "fewer samples"},
     {"phase", 0, TEXT, offsetof(struct args, phase), ON(BENCH), "NAME",
-     "this one alone; seed: steady-state, prompt-switch, throughput"},
+     "this one alone; a name that is none is answered with the list"},
     {"merge", 0, FLAG, offsetof(struct args, merge), ON(BENCH), NULL,
      "adds to what is there; phases that are there already begin another run"},
     {"out", 0, TEXT, offsetof(struct args, out), ON(BENCH), "DIR",

@@ -226,7 +226,7 @@ static err_t run_phases(struct bench *b)
         const struct bench_phase *ph = &bench_phases[i];
         if (strcmp(ph->protocol, b->args->protocol) != 0) continue;
         if (b->args->phase && strcmp(ph->name, b->args->phase) != 0) continue;
-        e = ph->run(b);
+        e = ph->run(b, ph->series);
         if (e != OK) {
             e = err_prefix(e, "%s", ph->name);
             goto out;
@@ -239,7 +239,7 @@ out:
 
 static err_t check_phase(const struct args *a)
 {
-    char names[120] = "";
+    char names[200] = "";
     for (int i = 0; i < BENCH_PHASES; i++) {
         if (strcmp(bench_phases[i].protocol, a->protocol) != 0) continue;
         if (!a->phase || strcmp(bench_phases[i].name, a->phase) == 0) return OK;

@@ -24,9 +24,10 @@ struct bench {
 
 struct bench_phase {
     const char *protocol, *name;
-    err_t (*run)(struct bench *b);
+    err_t (*run)(struct bench *b, int series);
+    int series; /* of the seed's: which */
 };
-enum { BENCH_PHASES = 6 };
+enum { BENCH_PHASES = 9 };
 extern const struct bench_phase bench_phases[BENCH_PHASES];
 
 /* What a job ends by, before its own end; a stream without one is endless. */

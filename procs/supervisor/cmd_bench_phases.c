@@ -141,33 +141,29 @@ static void put_hand_offs(const struct times *t, int64_t *v, json_t *o)
     json_object_set_new(o, "hand_off_ms", list);
 }
 
-static err_t steady_state(struct bench *b)
+static err_t steady_state(struct bench *b, int series)
 {
     err_t e = OK;
     struct times t = {0};
     int64_t *v = NULL;
+    const enum series which = (enum series)series;
     const int64_t n = b->args->quick ? STEADY_QUICK : STEADY;
     const struct protocol_length length = {.n_blocks = WARM + n, .n_warm = WARM};
-    for (enum series which = 0; which < SERIES; which++) {
-        TRY(run_series(b, which, &length, 0, &t));
-        TRY(alloc_series(&t, &v));
-        json_t *o = series_object(b, which);
-        const int64_t n_gaps = measure_gaps(&t, WARM, WARM + n, v);
-        results_put_seed(o, "ss", v, n_gaps);
-        json_object_set_new(o, "call_ms", results_stats(v, n_gaps));
-        for (int64_t i = 0; i < n_gaps; i++) v[i] /= px_of(b, which);
-        json_object_set_new(o, "px_frame_ms", results_stats(v, n_gaps));
-        const double max_ms = json_number_value(json_object_get(o, "ss_max"));
-        json_object_set_new(o, "meets_40ms", json_boolean(max_ms <= 40));
-        const struct components c = measure_components(&t, &b->trace, WARM + n - BREAKDOWN,
-                                                       WARM + n, which == STEADY_STREAM);
-        put_components(o, &c);
-        put_hand_offs(&t, v, o);
-        put_spans(b, &t, WARM + n - GANTT_BLOCKS - 1, o);
-        times_free(&t);
-        free(v);
-        v = NULL;
-    }
+    TRY(run_series(b, which, &length, 0, &t));
+    TRY(alloc_series(&t, &v));
+    json_t *o = series_object(b, which);
+    const int64_t n_gaps = measure_gaps(&t, WARM, WARM + n, v);
+    results_put_seed(o, "ss", v, n_gaps);
+    json_object_set_new(o, "call_ms", results_stats(v, n_gaps));
+    for (int64_t i = 0; i < n_gaps; i++) v[i] /= px_of(b, which);
+    json_object_set_new(o, "px_frame_ms", results_stats(v, n_gaps));
+    const double max_ms = json_number_value(json_object_get(o, "ss_max"));
+    json_object_set_new(o, "meets_40ms", json_boolean(max_ms <= 40));
+    const struct components c =
+        measure_components(&t, &b->trace, WARM + n - BREAKDOWN, WARM + n, which == STEADY_STREAM);
+    put_components(o, &c);
+    put_hand_offs(&t, v, o);
+    put_spans(b, &t, WARM + n - GANTT_BLOCKS - 1, o);
 out:
     times_free(&t);
     free(v);
@@ -212,22 +208,18 @@ static err_t switch_series(struct bench *b, enum series which, const struct prot
     return OK;
 }
 
-static err_t seed_prompt_switch(struct bench *b)
+static err_t seed_prompt_switch(struct bench *b, int series)
 {
     err_t e = OK;
     struct times t = {0};
     int64_t *v = NULL;
+    const enum series which = (enum series)series;
     const int64_t n = b->args->quick ? SWITCHES_QUICK : SWITCHES;
     const struct protocol_length length = {
         .n_blocks = WARM + n * SWITCH_EVERY, .n_warm = WARM, .switch_every = SWITCH_EVERY};
-    for (enum series which = 0; which < SERIES; which++) {
-        TRY(run_series(b, which, &length, 0, &t));
-        TRY(alloc_series(&t, &v));
-        TRY(switch_series(b, which, &length, &t, v));
-        times_free(&t);
-        free(v);
-        v = NULL;
-    }
+    TRY(run_series(b, which, &length, 0, &t));
+    TRY(alloc_series(&t, &v));
+    TRY(switch_series(b, which, &length, &t, v));
 out:
     times_free(&t);
     free(v);
@@ -235,31 +227,29 @@ out:
 }
 
 /* Blocks that were ready within the limit after the last warm one, and the one that crossed it. */
-static err_t throughput(struct bench *b)
+static err_t throughput(struct bench *b, int series)
 {
     err_t e = OK;
     struct times t = {0};
+    const enum series which = (enum series)series;
     const int64_t limit_ns =
         (int64_t)(b->args->quick ? THROUGHPUT_S_QUICK : THROUGHPUT_S) * NS_PER_S;
-    for (enum series which = 0; which < SERIES; which++) {
-        const struct protocol_length length = {.n_blocks = which == FRESH ? WARM + CALLS_MAX : 0,
-                                               .n_warm = WARM};
-        TRY(run_series(b, which, &length, limit_ns, &t));
-        const int64_t begin_ns = t.block[WARM - 1].ready_ns;
-        int64_t last = WARM;
-        while (last + 1 < t.n_blocks && t.block[last + 1].ready_ns > 0 &&
-               t.block[last].ready_ns - begin_ns < limit_ns)
-            last++;
-        const double s = (double)(t.block[last].ready_ns - begin_ns) / NS_PER_S;
-        const int64_t n = last - WARM + 1;
-        json_t *o = series_object(b, which);
-        put_number(o, "fps", (double)(n * t.n_per_block) / s);
-        put_number(o, "px_fps", (double)(n * px_of(b, which)) / s);
-        json_object_set_new(o, "total_frames", json_integer((json_int_t)(n * t.n_per_block)));
-        json_object_set_new(o, "px_total_frames", json_integer((json_int_t)(n * px_of(b, which))));
-        put_number(o, "duration_s", s);
-        times_free(&t);
-    }
+    const struct protocol_length length = {.n_blocks = which == FRESH ? WARM + CALLS_MAX : 0,
+                                           .n_warm = WARM};
+    TRY(run_series(b, which, &length, limit_ns, &t));
+    const int64_t begin_ns = t.block[WARM - 1].ready_ns;
+    int64_t last = WARM;
+    while (last + 1 < t.n_blocks && t.block[last + 1].ready_ns > 0 &&
+           t.block[last].ready_ns - begin_ns < limit_ns)
+        last++;
+    const double s = (double)(t.block[last].ready_ns - begin_ns) / NS_PER_S;
+    const int64_t n = last - WARM + 1;
+    json_t *o = series_object(b, which);
+    put_number(o, "fps", (double)(n * t.n_per_block) / s);
+    put_number(o, "px_fps", (double)(n * px_of(b, which)) / s);
+    json_object_set_new(o, "total_frames", json_integer((json_int_t)(n * t.n_per_block)));
+    json_object_set_new(o, "px_total_frames", json_integer((json_int_t)(n * px_of(b, which))));
+    put_number(o, "duration_s", s);
 out:
     times_free(&t);
     return e;
@@ -294,9 +284,10 @@ static void put_video(struct bench *b, const struct times *t, int64_t from, int6
 }
 
 /* Videos one after the other, the first of which warms up. */
-static err_t videos(struct bench *b)
+static err_t videos(struct bench *b, int series)
 {
     err_t e = OK;
+    (void)series;
     struct times t = {0};
     struct job *job = NULL;
     int64_t *v = NULL;
@@ -372,9 +363,10 @@ static void put_intervals(json_t *o, const struct times *t, int32_t window, int6
                             results_stats(v, series(t, window, k, v)));
 }
 
-static err_t intervals(struct bench *b)
+static err_t intervals(struct bench *b, int series)
 {
     err_t e = OK;
+    (void)series;
     struct times t = {0};
     int64_t *v = NULL;
     const struct conf *c = &b->p.conf;
@@ -432,9 +424,10 @@ static json_t *switch_object(const struct switch_times *s)
     return o;
 }
 
-static err_t stream_prompt_switch(struct bench *b)
+static err_t stream_prompt_switch(struct bench *b, int series)
 {
     err_t e = OK;
+    (void)series;
     struct times t = {0};
     int64_t *total = NULL, *shown = NULL;
     const struct ledger *l;
@@ -474,7 +467,13 @@ out:
 }
 
 const struct bench_phase bench_phases[BENCH_PHASES] = {
-    {"seed", "steady-state", steady_state}, {"seed", "prompt-switch", seed_prompt_switch},
-    {"seed", "throughput", throughput},     {"paper", "videos", videos},
-    {"stream", "intervals", intervals},     {"stream", "prompt-switch", stream_prompt_switch},
+    {"seed", "fresh.steady-state", steady_state, FRESH},
+    {"seed", "fresh.prompt-switch", seed_prompt_switch, FRESH},
+    {"seed", "fresh.throughput", throughput, FRESH},
+    {"seed", "steady.steady-state", steady_state, STEADY_STREAM},
+    {"seed", "steady.prompt-switch", seed_prompt_switch, STEADY_STREAM},
+    {"seed", "steady.throughput", throughput, STEADY_STREAM},
+    {"paper", "videos", videos, 0},
+    {"stream", "intervals", intervals, 0},
+    {"stream", "prompt-switch", stream_prompt_switch, 0},
 };

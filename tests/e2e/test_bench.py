@@ -104,7 +104,7 @@ def test_bench_refuses(tmp):
     check_result(run(["bench"]), 2, "seed, paper or stream")
     check_result(run(["bench", "--protocol", "sead"]), 2, "seed, paper or stream")
     check_result(run(["bench", "--diff", "a.json"]), 2, "--diff A.json B.json")
-    bench(tmp, "seed", "--phase", "intervals", status=2, pattern="steady-state, prompt-switch, thr")
+    bench(tmp, "seed", "--phase", "intervals", status=2, pattern="fresh.steady-state, fresh.prom")
     with open(os.path.join(tmp, "stream.json"), "w") as f:
         f.write("{}")
     bench(tmp, "stream", "--merge", status=65, pattern="not a result")
@@ -115,7 +115,8 @@ def test_bench_seed(tmp):
     out = bench(tmp, "seed").stdout
     check("fresh.call_ms" in out and "steady.switch_ms" in out, out)
     run_ = results(tmp, "seed")["runs"][0]
-    check(run_["phases"] == ["steady-state", "prompt-switch", "throughput"], run_["phases"])
+    check(run_["phases"] == [s + p for s in ("fresh.", "steady.") for p in
+                             ("steady-state", "prompt-switch", "throughput")], run_["phases"])
     for name, px in (("fresh", 9), ("steady", 12)):
         s = run_[name]
         check_stats(s["call_ms"], 99)
@@ -140,12 +141,14 @@ def test_bench_seed(tmp):
 
 
 def test_bench_phases_merge(tmp):
-    bench(tmp, "seed", "--phase", "prompt-switch")
-    bench(tmp, "seed", "--phase", "steady-state", "--merge")
-    bench(tmp, "seed", "--phase", "steady-state", "--merge")
+    first, second = "steady.prompt-switch", "steady.steady-state"
+    bench(tmp, "seed", "--phase", first)
+    bench(tmp, "seed", "--phase", second, "--merge")
+    bench(tmp, "seed", "--phase", second, "--merge")
     runs = results(tmp, "seed")["runs"]
-    check([r["phases"] for r in runs] == [["prompt-switch", "steady-state"], ["steady-state"]], runs)
-    check("ps_mean" in runs[0]["fresh"] and "ss_mean" in runs[0]["fresh"], "not one run")
+    check([r["phases"] for r in runs] == [[first, second], [second]], runs)
+    check("ps_mean" in runs[0]["steady"] and "ss_mean" in runs[0]["steady"], "not one run")
+    check("fresh" not in runs[0], "what was not asked for")
     bench(tmp, "seed", "--merge", "--set", "dit.window=9", status=65, pattern="another config")
     # The file has nothing over itself: two runs of one phase, one of the other.
     path = os.path.join(tmp, "seed.json")
