@@ -172,41 +172,33 @@ static double pss_kib(pid_t pid, const char *key)
 
 void bench_put_memory(struct bench *b, json_t *o)
 {
+    static const char *const own[] = {"Pss_Anon", "Pss_File", "Pss_Shmem"};
+    static const char *const own_names[] = {"own_gb", "files_gb", "regions_gb"};
     const struct ledger *l = pipeline_ledger(&b->p);
     json_t *list = json_array();
     double all_gb = 0;
     for (int w = 0; w < WRITERS; w++) {
         const struct ledger_head *h = ledger_head_of((struct ledger *)l, (enum ledger_writer)w);
-        const pid_t pid = (pid_t)ledger_read(&h->pid);
-        const struct machine_need *need = &b->need[w];
-        const double anon_gb = pss_kib(pid, "Pss_Anon") * 1024 / 1e9,
-                     file_gb = pss_kib(pid, "Pss_File") * 1024 / 1e9,
-                     region_gb = pss_kib(pid, "Pss_Shmem") * 1024 / 1e9,
-                     device_gb = (double)(need->weights + need->state + need->scratch) / 1e9;
-        json_array_append_new(list,
-                              json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:f}", "process", stages[w],
-                                        "own_gb", anon_gb, "files_gb", file_gb, "regions_gb",
-                                        region_gb, "device_weights_gb", (double)need->weights / 1e9,
-                                        "device_state_gb", (double)need->state / 1e9,
-                                        "device_scratch_gb", (double)need->scratch / 1e9));
-        all_gb += anon_gb + file_gb + region_gb + device_gb;
+        json_t *one = json_pack("{s:s}", "process", stages[w]);
+        for (int i = 0; i < 3; i++) {
+            const double gb = pss_kib((pid_t)ledger_read(&h->pid), own[i]) * 1024 / 1e9;
+            json_object_set_new(one, own_names[i], json_real(gb));
+            all_gb += gb;
+        }
+        for (int i = 0; i < MEMORY_CLASSES; i++) {
+            char name[48];
+            const double gb = (double)ledger_read(&l->memory[w].bytes[i]) / 1e9;
+            snprintf(name, sizeof name, "device_%s_gb", ledger_memory_names[i]);
+            json_object_set_new(one, name, json_real(gb));
+            all_gb += gb;
+        }
+        json_array_append_new(list, one);
     }
     json_object_set_new(o, "peak_memory_gb", json_real(all_gb));
     json_object_set_new(o, "memory", list);
 }
 
 /* --- the command ------------------------------------------------------------------------------ */
-
-/* What stages need on GPUs, as they count it themselves: before anything of ours lies there. */
-static err_t ask_needs(struct bench *b, const struct conf *c, const char *bin_dir)
-{
-    err_t e = OK;
-    const char *const places[WRITERS] = {c->place.text, c->place.dit, c->place.vae, "cpu"};
-    for (int w = 0; w < WRITERS; w++)
-        if (strcmp(places[w], "cpu") != 0) TRY(machine_need(bin_dir, stages[w], c, &b->need[w]));
-out:
-    return e;
-}
 
 static json_t *new_run(const struct args *a)
 {
@@ -277,7 +269,6 @@ static err_t measure(struct bench *b, const struct conf *c, const char *bin_dir)
 {
     char run_dir[RUNDIR_PATH_MAX], name[32], kept[512];
     err_t e = OK;
-    TRY(ask_needs(b, c, bin_dir));
     snprintf(name, sizeof name, "bench-%d", (int)getpid());
     TRY(rundir_path(run_dir, b->args->run ? b->args->run : c->run.dir, name));
     b->exec_ns = now_ns();

@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "procs/supervisor/args.h"
-#include "procs/supervisor/machine.h"
 #include "procs/supervisor/measure.h"
 #include "procs/supervisor/pipeline.h"
 #include "procs/supervisor/protocol.h"
@@ -19,7 +18,6 @@ struct bench {
     struct trace trace; /* of the running job, or the last one */
     json_t *run;        /* what is measured goes here */
     int64_t exec_ns;    /* when the processes were started; 0: their first job is over */
-    struct machine_need need[WRITERS]; /* of stages that are not on the CPU */
 };
 
 struct bench_phase {
