@@ -55,18 +55,18 @@ class Rope:
         self.place = place.reshape(rows * cols, -1)
 
     def table(self, positions, dtype):
-        """[f * N, 1, d/2] each: cosines, sines of frames at these positions in time."""
+        """[f * N, 1, d/2], complex: the turns of frames at these positions in time."""
         time = torch.as_tensor(positions, dtype=torch.float64)[:, None] * self.time
         n = len(self.place)
         angle = torch.cat([time[:, None].expand(-1, n, -1),
                            self.place[None].expand(len(time), -1, -1)], -1).flatten(0, 1)[:, None]
-        return angle.cos().to(self.device, dtype), angle.sin().to(self.device, dtype)
+        turns = torch.polar(torch.ones_like(angle), angle)
+        return turns.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
 
     @staticmethod
     def turn(x, table):
-        c, s = table
-        a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-        return torch.stack([a * c - b * s, a * s + b * c], -1).flatten(-2).to(x.dtype)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
+        return torch.view_as_real(torch.view_as_complex(wide) * table).flatten(-2).to(x.dtype)
 
 
 class Attend(nn.Module):

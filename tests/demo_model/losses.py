@@ -33,7 +33,7 @@ class Streams:
     def __init__(self, model, n):
         c, p = model.c, next(model.parameters())
         rope = Rope(c["dim"] // c["heads"], c["rows"] // 2, c["cols"] // 2, p.device)
-        table = lambda at: [t.unflatten(0, (n, -1)) for t in rope.table(at, torch.float32)]
+        table = lambda at: rope.table(at, torch.float32).unflatten(0, (n, -1))
         self.n = n
         self.own = table(range(BLOCK * n))
         self.sink = table([max(0, BLOCK * (b + 1) - WINDOW) + i
@@ -42,7 +42,7 @@ class Streams:
         before = [torch.zeros_like(blocks)] + [blocks - i for i in
                                                range(WINDOW // BLOCK - 2, 0, -1)]
         exists = [blocks > 0] + [b > 0 for b in before[1:]] + [blocks >= 0]
-        tokens = self.own[0].shape[1]
+        tokens = self.own.shape[1]
         bias = torch.zeros(n, len(exists), tokens, device=p.device)
         self.bias = bias.masked_fill(~torch.stack(exists, 1)[..., None], float("-inf"))
         self.bias = self.bias.flatten(1)[:, None, None].repeat(2, 1, 1, 1)  # [S, 1, 1, m]
@@ -50,7 +50,7 @@ class Streams:
 
     def attend(self, layer, q, k, v):
         n, twice = self.n, lambda x: torch.cat([x, x], 1)
-        both = [t.repeat(2, 1, 1, 1) for t in self.own]
+        both = self.own.repeat(2, 1, 1, 1)
         q, turned = Rope.turn(q, both), Rope.turn(k, both)
         sink = Rope.turn(k[:, :1].expand(-1, n, -1, -1, -1), self.sink)
         keys = [twice(sink)] + [twice(turned[:, b]) for b in self.before] + [turned]

@@ -31,7 +31,7 @@ CONFIGS = os.path.join(HERE, "../../configs")
 PART = 15 << 20  # bytes of a state file
 # phase: (steps, batch, highest learning rate, what else its loss is told)
 PHASES = {
-    "demo": {"vae": (4000, 32, 2e-3, (6, SIDE)), "teach": (20000, 128, 1e-3, (6,)),
+    "demo": {"vae": (3000, 32, 2e-3, (6, SIDE)), "teach": (7500, 128, 1e-3, (6,)),
              "roll": (1500, 128, 2e-4, (7,))},
     "smoke": {"vae": (12, 2, 2e-3, (3, 48)), "teach": (6, 2, 1e-3, (5,)),
               "roll": (2, 2, 2e-4, (3,))},

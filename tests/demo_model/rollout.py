@@ -52,7 +52,7 @@ class Cache:
                 kept[start + i] = (k[:, :, part], v[:, :, part])
             keys, values = (torch.cat([kept[f][j] for f in seen], 2) for j in (0, 1))
             wide = torch.promote_types(q.dtype, torch.float32)
-            turn = lambda x, p: Rope.turn(x.to(wide), self.rope.table(p, wide)).to(v.dtype)
+            turn = lambda x, p: Rope.turn(x, self.rope.table(p, wide)).to(v.dtype)
             return attention(turn(q, at[len(at) - n:]), turn(keys, at), values)
 
         return attend
