@@ -29,12 +29,16 @@ from world import World  # noqa: E402
 
 CONFIGS = os.path.join(HERE, "../../configs")
 PART = 15 << 20  # bytes of a state file
-# phase: (steps, batch, highest learning rate, what else its loss is told)
+# phase: (steps, highest learning rate, sizes of a step by turns: videos, then what the loss is told)
+# The VAE needs long clips too: a latent still weighs on what comes 38 latents later, and a decoder
+# that has only seen beginnings falls apart after them.
 PHASES = {
-    "demo": {"vae": (3000, 32, 2e-3, (6, SIDE)), "teach": (7500, 128, 1e-3, (6,)),
-             "roll": (1500, 128, 2e-4, (7,))},
-    "smoke": {"vae": (12, 2, 2e-3, (3, 48)), "teach": (6, 2, 1e-3, (5,)),
-              "roll": (2, 2, 2e-4, (3,))},
+    "demo": {"vae": (3000, 2e-3, ((32, 6, SIDE), (8, 45, SIDE // 2))),
+             "teach": (7500, 1e-3, ((128, 6),)),
+             "roll": (1500, 2e-4, ((128, 7),))},
+    "smoke": {"vae": (12, 2e-3, ((2, 3, 48), (1, 5, 32))),
+              "teach": (6, 1e-3, ((2, 5),)),
+              "roll": (2, 2e-4, ((2, 3),))},
 }
 WARM, EMA = 0.03, 0.999  # of the steps; of the weights that are shipped
 
@@ -65,6 +69,7 @@ class Training:
         tokenizer = Tokenizer(os.path.join(CONFIGS, "demo/spiece.model"))
         self.world = World(tokenizer.encode, c["text"]["text_len"], device)
         self.at = {"phase": 0, "step": 0}
+        self.streams = None
         self.begin_phase()
 
     def trained(self):
@@ -93,18 +98,19 @@ class Training:
 
     def loss_of_phase(self):
         name = list(self.phases)[self.at["phase"]]
-        _, batch, _, more = self.phases[name]
+        sizes = self.phases[name][2]
+        size = sizes[self.at["step"] % len(sizes)]
         n, w = self.nets, self.world
         if name == "vae":
-            return losses.vae_loss(w, n["encoder"], n["vae"], batch, *more)
+            return losses.vae_loss(w, n["encoder"], n["vae"], *size)
         if name == "teach":
-            if getattr(self, "streams", None) is None:
-                self.streams = losses.Streams(n["dit"], *more)
-            return losses.teach_loss(w, n["encoder"], n["text"], n["dit"], self.streams, batch)
-        return losses.roll_loss(w, n["encoder"], n["text"], n["dit"], batch, *more)
+            if self.streams is None:
+                self.streams = losses.Streams(n["dit"], size[1])
+            return losses.teach_loss(w, n["encoder"], n["text"], n["dit"], self.streams, size[0])
+        return losses.roll_loss(w, n["encoder"], n["text"], n["dit"], *size)
 
     def step(self):
-        steps, _, top, _ = list(self.phases.values())[self.at["phase"]]
+        steps, top, _ = list(self.phases.values())[self.at["phase"]]
         torch.manual_seed(1000003 * self.at["phase"] + self.at["step"] + 1)
         done = self.at["step"] / steps
         rate = top * min(1, (done + 1 / steps) / WARM) * min(1, 1.02 - done)
