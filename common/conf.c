@@ -77,6 +77,8 @@ static const struct field fields[] = {
     I32(dit, layers, 1, 128, "30", "layers of the DiT"),
     I32(dit, freq_dim, 2, 4096, "256", "width of the time step's sinusoids; even"),
     I32(dit, window, 3, 24, "12", "latent frames in the KV cache, sink included"),
+    I32(dit, window_max, 0, 24, "0",
+        "for which there is memory; 0: dit.window, or more if a preset of the file has more"),
     I32(dit, sink, 1, 12, "3", "latent frames that stay in the KV cache; at most dit.block"),
     I32(dit, block, 1, 12, "3", "latent frames made at once; at most dit.window - dit.sink"),
     FIELD_NAMED(struct conf, dit, rope, rope_names, "absolute", "how time enters RoPE"),
@@ -118,11 +120,10 @@ static const struct field fields[] = {
 };
 /* clang-format on */
 enum { N_FIELDS = sizeof fields / sizeof *fields };
-_Static_assert(N_FIELDS <= 64, "a set of fields is one 64-bit word");
 
 struct preset {
     char name[PRESET_NAME_MAX + 1];
-    uint64_t has; /* bit i: values holds fields[i] */
+    bool has[N_FIELDS]; /* values holds fields[i] */
     struct conf values;
 };
 
@@ -131,7 +132,7 @@ struct load {
     const char *path, *next; /* next: the first byte not yet given to inih */
     int32_t line;
     struct conf *c;
-    uint64_t seen; /* bit i: fields[i] was set */
+    bool seen[N_FIELDS]; /* fields[i] was set */
     int32_t preset_line;
     struct preset *presets;
     int32_t n_presets;
@@ -318,7 +319,7 @@ static err_t take(struct load *l, const char *section, const char *key, const ch
     err_t e = OK;
     const struct field *f = NULL;
     struct conf *into = l->c;
-    uint64_t *seen = &l->seen;
+    bool *seen = l->seen;
     if (section[0] == '\0') return FAIL(ERR_CONFIG, "%.100s: before any [section]", key);
     if (strncmp(section, "preset.", 7) == 0) {
         struct preset *p = NULL;
@@ -327,15 +328,14 @@ static err_t take(struct load *l, const char *section, const char *key, const ch
         if (f->at == offsetof(struct conf, run.preset))
             return FAIL(ERR_CONFIG, "run.preset: a preset cannot choose a preset");
         into = &p->values;
-        seen = &p->has;
+        seen = p->has;
     } else {
         f = field_find(fields, N_FIELDS, section, key);
         if (!f) return unknown_key(section, key);
         if (f->at == offsetof(struct conf, run.preset)) l->preset_line = l->line;
     }
-    const uint64_t bit = UINT64_C(1) << (f - fields);
-    if (*seen & bit) return FAIL(ERR_CONFIG, "%s.%s a second time", f->section, f->key);
-    *seen |= bit;
+    if (seen[f - fields]) return FAIL(ERR_CONFIG, "%s.%s a second time", f->section, f->key);
+    seen[f - fields] = true;
     TRY(f->type == FIELD_PATH ? set_path(l, f, into, value) : field_set(f, into, value));
 out:
     return e;
@@ -374,9 +374,14 @@ static err_t set_all(struct conf *c, const char *const *sets, int32_t n_sets)
     return e;
 }
 
-static err_t apply_preset(const struct load *l, const char *name, struct conf *c)
+static void copy_field(const struct field *f, struct conf *to, const struct conf *from)
 {
-    char place[LINE_BYTES_MAX], known[256] = "";
+    memcpy((char *)to + f->at, (const char *)from + f->at, f->n_bytes);
+}
+
+static err_t apply_preset(const struct load *l, const char *name, const char *place, struct conf *c)
+{
+    char known[256] = "";
     size_t n = 0;
     for (int32_t i = 0; i < l->n_presets; i++) {
         const struct preset *p = &l->presets[i];
@@ -384,22 +389,74 @@ static err_t apply_preset(const struct load *l, const char *name, struct conf *c
             n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", p->name);
         if (strcmp(p->name, name) != 0) continue;
         for (int32_t k = 0; k < N_FIELDS; k++)
-            if (p->has >> k & 1)
-                memcpy((char *)c + fields[k].at, (const char *)&p->values + fields[k].at,
-                       fields[k].n_bytes);
+            if (p->has[k]) copy_field(&fields[k], c, &p->values);
         return OK;
     }
-    /* c still holds the file's own choice: another name was chosen by --set. */
-    if (strcmp(c->run.preset, name) != 0) snprintf(place, sizeof place, "--set");
-    else snprintf(place, sizeof place, "%.160s:%d", l->path, l->preset_line);
     return FAIL(ERR_CONFIG, "%s: unknown preset %s (known: %s)", place, name,
                 known[0] ? known : "none");
 }
 
-err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32_t n_sets)
+/* What a change in mid-stream changes: every preset has these, its own or the file's. */
+static bool is_changeable(const struct field *f)
+{
+    return f->at == offsetof(struct conf, dit.steps) || f->at == offsetof(struct conf, dit.window);
+}
+
+/* Keeps the presets, so that a resolved configuration has them too, and makes room for the largest
+ * of their windows unless the file says how much there is. */
+static err_t keep_presets(struct load *l, const struct conf *base, struct conf *c)
+{
+    char value[FIELD_VALUE_MAX];
+    size_t n = 0;
+    int32_t window = c->dit.window;
+    memset(c->presets, 0, sizeof c->presets);
+    for (int32_t i = 0; i < l->n_presets; i++) {
+        struct preset *p = &l->presets[i];
+        n += (size_t)snprintf(c->presets + n, sizeof c->presets - n, "\n[preset.%s]\n", p->name);
+        for (int32_t k = 0; k < N_FIELDS && n < sizeof c->presets; k++) {
+            const struct field *f = &fields[k];
+            if (!p->has[k] && !is_changeable(f)) continue;
+            if (!p->has[k]) copy_field(f, &p->values, base);
+            field_get(f, &p->values, value, sizeof value);
+            n += (size_t)snprintf(c->presets + n, sizeof c->presets - n, "%s.%s =%s%s\n",
+                                  f->section, f->key, value[0] ? " " : "", value);
+        }
+        if (n >= sizeof c->presets)
+            return FAIL(ERR_CONFIG, "presets of more than %zu bytes", sizeof c->presets - 1);
+        if (p->values.dit.window > window) window = p->values.dit.window;
+    }
+    if (c->dit.window_max == 0 && l->n_presets > 0) c->dit.window_max = window;
+    return OK;
+}
+
+/* l has the file in it. --set may choose the preset, and comes after it: once to learn the name,
+ * once to stay. */
+static err_t resolve(struct load *l, const char *preset, const char *const *sets, int32_t n_sets)
 {
     err_t e = OK;
-    struct conf read, tried;
+    char place[LINE_BYTES_MAX];
+    struct conf tried = *l->c, base = *l->c;
+    TRY(set_all(&tried, sets, n_sets));
+    /* The file's own choice, or another name, which --set chose. */
+    if (strcmp(tried.run.preset, base.run.preset) != 0) snprintf(place, sizeof place, "--set");
+    else snprintf(place, sizeof place, "%.160s:%d", l->path, l->preset_line);
+    if (preset) TRY(apply_preset(l, preset, "preset", l->c));
+    else if (tried.run.preset[0]) TRY(apply_preset(l, tried.run.preset, place, l->c));
+    TRY(set_all(l->c, sets, n_sets));
+    memset(l->c->run.preset, 0, sizeof l->c->run.preset);
+    TRY(keep_presets(l, &base, l->c));
+    e = conf_check(l->c);
+    if (e != OK && preset) e = err_prefix(e, "preset %s", preset);
+    else if (e != OK) e = err_prefix(e, "%s%s", l->path, n_sets > 0 ? " with --set" : "");
+out:
+    return e;
+}
+
+static err_t load(struct conf *c, const char *path, const char *preset, const char *const *sets,
+                  int32_t n_sets)
+{
+    err_t e = OK;
+    struct conf read;
     struct load l = {.path = path, .c = &read};
     char *data = NULL;
     size_t n_bytes = 0;
@@ -411,23 +468,38 @@ err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32
     if (e == ERR_LIMIT) e = ERR_CONFIG; /* waiting does not make it smaller */
     if (e != OK) goto out;
     TRY(parse(&l, data, n_bytes));
-
-    /* --set may choose the preset, and comes after it: once to learn the name, once to stay. */
-    tried = read;
-    TRY(set_all(&tried, sets, n_sets));
-    if (tried.run.preset[0] != '\0') TRY(apply_preset(&l, tried.run.preset, &read));
-    TRY(set_all(&read, sets, n_sets));
-    memset(read.run.preset, 0, sizeof read.run.preset);
-    e = conf_check(&read);
-    if (e != OK) {
-        e = err_prefix(e, "%s%s", path, n_sets > 0 ? " with --set" : "");
-        goto out;
-    }
+    TRY(resolve(&l, preset, sets, n_sets));
     *c = read;
 out:
     free(data);
     free(l.presets);
     return e;
+}
+
+err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32_t n_sets)
+{
+    return load(c, path, NULL, sets, n_sets);
+}
+
+err_t conf_load_preset(struct conf *c, const char *path, const char *name)
+{
+    return load(c, path, name, NULL, 0);
+}
+
+err_t conf_check_change(const struct conf *a, const struct conf *b)
+{
+    char now[FIELD_VALUE_MAX], then[FIELD_VALUE_MAX];
+    for (int32_t i = 0; i < N_FIELDS; i++) {
+        if (is_changeable(&fields[i])) continue;
+        field_get(&fields[i], a, now, sizeof now);
+        field_get(&fields[i], b, then, sizeof then);
+        if (strcmp(now, then) != 0)
+            return FAIL(ERR_CONFIG,
+                        "%s.%s = %s: %s here, and only dit.steps and dit.window change"
+                        " in mid-stream",
+                        fields[i].section, fields[i].key, then, now[0] ? now : "empty");
+    }
+    return OK;
 }
 
 void conf_write(const struct conf *c, FILE *f)
@@ -442,6 +514,7 @@ void conf_write(const struct conf *c, FILE *f)
         if (fields[i].at == offsetof(struct conf, run.preset)) value[0] = '\0'; /* applied */
         fprintf(f, "%s =%s%s\n", fields[i].key, value[0] ? " " : "", value);
     }
+    fputs(c->presets, f);
 }
 
 void conf_print_help(FILE *f)

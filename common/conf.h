@@ -16,7 +16,7 @@
 
 #include "common/err.h"
 
-enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2 };
+enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2, CONF_PRESETS_BYTES = 8192 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
 enum conf_parity { PARITY_REFERENCE, PARITY_CLEAN };
 /* The last two, of the DiT's matrices and of its K and V, are what presets name and no kernel does.
@@ -59,6 +59,7 @@ struct conf {
     struct {
         int32_t dim, heads, ffn_dim, layers, freq_dim;
         int32_t window;            /* latent frames in the KV cache, sink included */
+        int32_t window_max;        /* for which it has room; 0: window. See conf_window_max */
         int32_t sink;              /* latent frames that stay */
         int32_t block;             /* latent frames made at once */
         int32_t rope;              /* enum conf_rope */
@@ -99,6 +100,7 @@ struct conf {
         int32_t ready_s_max;  /* from exec to ready */
         int32_t stop_s_max;   /* to drain, then killed */
     } supervisor;
+    char presets[CONF_PRESETS_BYTES]; /* the file's [preset.NAME] sections, as conf_write spells */
 };
 
 void conf_default(struct conf *c);
@@ -106,6 +108,14 @@ void conf_default(struct conf *c);
 /* Reads path over the defaults, applies the preset, then each of sets ("section.key=value"), then
  * checks relations between keys (conf_check). sets may be NULL when n_sets is 0. */
 MUST_USE err_t conf_load(struct conf *c, const char *path, const char *const *sets, int32_t n_sets);
+
+/* The configuration at path under its preset `name` instead of its own choice; the rest as
+ * conf_load. Of a resolved one: what a change to that preset would make of it. */
+MUST_USE err_t conf_load_preset(struct conf *c, const char *path, const char *name);
+
+/* The first key but dit.steps and dit.window in which a and b differ, with both values, in one
+ * sentence of ERR_CONFIG: what a change in mid-stream cannot change. */
+MUST_USE err_t conf_check_change(const struct conf *a, const struct conf *b);
 
 /* One assignment, as --set; does not check relations. */
 MUST_USE err_t conf_set(struct conf *c, const char *assignment);
@@ -123,6 +133,10 @@ void conf_write(const struct conf *c, FILE *f);
 void conf_print_help(FILE *f);
 
 /* Frame and shape arithmetic that every process shares. */
+static inline int32_t conf_window_max(const struct conf *c)
+{
+    return c->dit.window_max > c->dit.window ? c->dit.window_max : c->dit.window;
+}
 static inline int32_t conf_width_px(const struct conf *c)
 {
     return c->model.latent_cols * 8;

@@ -135,14 +135,18 @@ static err_t check_sizes(const struct conf *c)
 static err_t check_window(const struct conf *c)
 {
     const int32_t window = c->dit.window, sink = c->dit.sink, block = c->dit.block;
-    const int32_t least = window + block + VAE_REBUILD_LATENTS;
+    const int32_t most = conf_window_max(c), least = most + block + VAE_REBUILD_LATENTS;
     if (sink > block) return FAIL(ERR_CONFIG, "dit.sink = %d: at most dit.block = %d", sink, block);
     if (block > window - sink)
         return FAIL(ERR_CONFIG, "dit.block = %d: at most dit.window - dit.sink = %d", block,
                     window - sink);
+    if (c->dit.window_max && window > c->dit.window_max)
+        return FAIL(ERR_CONFIG, "dit.window = %d: at most dit.window_max = %d", window,
+                    c->dit.window_max);
     if (c->dit.ring_latents < least)
-        return FAIL(ERR_CONFIG, "dit.ring_latents = %d: at least dit.window + dit.block + %d = %d",
-                    c->dit.ring_latents, VAE_REBUILD_LATENTS, least);
+        return FAIL(ERR_CONFIG,
+                    "dit.ring_latents = %d: at least dit.window%s + dit.block + %d = %d",
+                    c->dit.ring_latents, most > window ? "_max" : "", VAE_REBUILD_LATENTS, least);
     return OK;
 }
 

@@ -122,6 +122,8 @@ static void test_the_files_for_gpus(void **state)
         strcpy(want.place.text, files[i].text);
         strcpy(want.place.dit, files[i].dit);
         strcpy(want.place.vae, files[i].vae);
+        memcpy(want.presets, c.presets, sizeof c.presets);
+        want.dit.window_max = c.presets[0] ? 12 : 0;
         assert_memory_equal(&c, &want, sizeof c);
     }
 }
@@ -325,6 +327,53 @@ static void test_presets_of_the_seed(void **state)
         }
 }
 
+/* A resolved configuration has the presets of its file, each with steps and window, and room for
+ * the largest of their windows. */
+static void test_presets_are_kept(void **state)
+{
+    (void)state;
+    struct conf c, then;
+    const char *text = "[preset.wide]\ndit.window = 15\n[preset.quick]\ndit.steps = 1000\n"
+                       "[preset.tall]\nmodel.latent_rows = 8\n[dit]\nwindow = 9\n";
+    want_ok(load_set(&c, text, "dit.window=6"));
+    assert_int_equal(c.dit.window_max, 15);
+    assert_string_equal(c.presets,
+                        "\n[preset.wide]\ndit.window = 15\ndit.steps = 1000,750,500,250\n"
+                        "\n[preset.quick]\ndit.window = 9\ndit.steps = 1000\n"
+                        "\n[preset.tall]\nmodel.latent_rows = 8\ndit.window = 9\n"
+                        "dit.steps = 1000,750,500,250\n");
+    const char *path = scratch_path("c.ini");
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    conf_write(&c, f);
+    assert_int_equal(fclose(f), 0);
+    want_ok(conf_load(&then, path, NULL, 0));
+    assert_memory_equal(&then, &c, sizeof c);
+
+    want_ok(conf_load_preset(&then, path, "quick"));
+    assert_int_equal(then.dit.window, 9); /* the file's, not --set's */
+    assert_string_equal(then.dit.steps, "1000");
+    want_ok(conf_check_change(&c, &then));
+    want_ok(conf_load_preset(&then, path, "tall"));
+    want_fails(conf_check_change(&c, &then), ERR_CONFIG, "model.latent_rows = 8: 60 here");
+    want_fails(conf_load_preset(&then, path, "low"), ERR_CONFIG,
+               "preset: unknown preset low (known: wide, quick, tall)");
+
+    want_ok(load_set(&c, text, "dit.window=20"));
+    assert_int_equal(c.dit.window_max, 20);
+    want_ok(load_set(&c, text, "dit.window_max=9"));
+    want_fails(load_set(&c, text, "dit.window_max=8"), ERR_CONFIG,
+               "dit.window = 9: at most dit.window_max = 8");
+    want_ok(load(&c, "[dit]\nwindow = 9\n"));
+    assert_int_equal(c.dit.window_max, 0);
+
+    char many[12000] = "";
+    for (int i = 0; i < 32; i++)
+        sprintf(many + strlen(many), "[preset.p%d]\nmodel.vae = /%0150d\nmodel.dit = /%0150d\n", i,
+                i, i);
+    want_fails(load(&c, many), ERR_CONFIG, "presets of more than 8191 bytes");
+}
+
 static void check_round_trip(const struct conf *c)
 {
     struct conf again;
@@ -466,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_set_overrides_the_file),
         cmocka_unit_test(test_presets),
         cmocka_unit_test(test_presets_of_the_seed),
+        cmocka_unit_test(test_presets_are_kept),
         cmocka_unit_test(test_written_and_read_back),
         cmocka_unit_test(test_help_has_a_line_for_every_key),
         cmocka_unit_test(test_spoilt_files_never_crash),
