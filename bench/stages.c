@@ -167,7 +167,7 @@ static err_t run_block(void *self)
     }
     const struct tensor clean = tensor_rows(t->frames, 0, B);
     TRY(dev_copy(d, clean.data, t->x.data, tensor_bytes(t->x)));
-    TRY(dit_pass(t->model, TENSOR_NONE, clean, s->n_steps, first, 0));
+    TRY(dit_pass(t->model, TENSOR_NONE, clean, SCHED_CLEAN, first, 0));
     TRY(dev_sync(d));
     t->block = t->block + 1 < BLOCKS_MAX ? t->block + 1 : FULL_BLOCKS; /* positions end at 1023 */
 out:
@@ -180,9 +180,9 @@ static err_t run_recache(void *self)
     struct dit_bench *t = self;
     int64_t first;
     int32_t n;
-    plan_recache(&t->box.conf, DECISION_SWITCH, t->block * t->box.conf.dit.block, &first, &n);
-    TRY(dit_pass(t->model, TENSOR_NONE, tensor_rows(t->frames, 0, n), dit_sched(t->model)->n_steps,
-                 first, 0));
+    const struct conf *c = &t->box.conf;
+    plan_recache(c, c->dit.window, DECISION_SWITCH, t->block * c->dit.block, 0, &first, &n);
+    TRY(dit_pass(t->model, TENSOR_NONE, tensor_rows(t->frames, 0, n), SCHED_CLEAN, first, 0));
     TRY(dev_sync(t->box.d));
 out:
     return e;
@@ -241,7 +241,7 @@ static err_t bench_dit(struct bench *b, const char *name, int32_t threads)
     TRY(bench_run(b, &block));
 
     struct bench_case recache = case_of(&t.box, "dit.recache", run_recache, &t);
-    plan_recache(c, DECISION_SWITCH, t.block * c->dit.block, &first, &n);
+    plan_recache(c, c->dit.window, DECISION_SWITCH, t.block * c->dit.block, 0, &first, &n);
     snprintf(recache.shape, sizeof recache.shape, "%s, %d frames", name, n);
     recache.flops = flops_dit(c, n, c->dit.window, c->text.text_len, true);
     TRY(bench_run(b, &recache));

@@ -92,6 +92,8 @@ struct conf;
     P(GATEWAY_TEXT, "gateway.text", true)     /* of a prompt */                                    \
     P(GATEWAY_SCRIPT, "gateway.script", true) /* written; not yet counted */                       \
     P(GATEWAY_SCRIPTED, "gateway.scripted", true)                                                  \
+    P(GATEWAY_PRESET, "gateway.preset", true) /* written; not yet counted */                       \
+    P(GATEWAY_PRESET_TAKEN, "gateway.preset.taken", true)                                          \
     P(GATEWAY_HASHES, "gateway.hashes", true) /* their log is open */                              \
     P(GATEWAY_OUTPUT, "gateway.output", true) /* open, its torn tail cut */                        \
     P(GATEWAY_TRIMMED, "gateway.trimmed", true)                                                    \

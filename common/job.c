@@ -11,6 +11,7 @@
 #include "common/prompt.h"
 
 enum { JOB_VERSION = 1, FILE_BYTES_MAX = 16 * 1024 * 1024, PATH_BYTES_MAX = 4095 };
+enum { STEPS_BYTES_MAX = 27 };
 
 void job_videos_free(struct job_video **videos, int32_t n)
 {
@@ -18,6 +19,8 @@ void job_videos_free(struct job_video **videos, int32_t n)
     for (int32_t i = 0; v && i < n; i++) {
         for (int32_t k = 0; v[i].prompts && k < v[i].n_prompts; k++) free(v[i].prompts[k].text);
         free(v[i].prompts);
+        for (int32_t k = 0; v[i].presets && k < v[i].n_presets; k++) free(v[i].presets[k].steps);
+        free(v[i].presets);
         free(v[i].out);
         free(v[i].hashes);
         free(v[i].noise);
@@ -53,18 +56,29 @@ static json_t *pack_prompt(const struct job_prompt *p)
                      "rebuild", p->is_rebuild, "clean", p->is_clean);
 }
 
+static json_t *pack_preset(const struct job_preset *p)
+{
+    return json_pack("{s:I, s:i, s:s}", "at_block", (json_int_t)p->at_block, "window",
+                     (int)p->window, "steps", p->steps);
+}
+
 static json_t *pack_video(const struct job_video *v)
 {
-    json_t *prompts = json_array();
+    json_t *prompts = json_array(), *presets = json_array();
+    int bad = 0;
     for (int32_t i = 0; i < v->n_prompts; i++)
-        if (json_array_append_new(prompts, pack_prompt(&v->prompts[i])) < 0) {
-            json_decref(prompts);
-            return NULL;
-        }
-    return json_pack("{s:o, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "prompts", prompts, "blocks",
-                     (json_int_t)v->n_blocks, "seed", (json_int_t)v->seed, "out", text(v->out),
-                     "hashes", text(v->hashes), "noise", text(v->noise), "embeds", text(v->embeds),
-                     "latents", text(v->latents));
+        bad |= json_array_append_new(prompts, pack_prompt(&v->prompts[i]));
+    for (int32_t i = 0; i < v->n_presets; i++)
+        bad |= json_array_append_new(presets, pack_preset(&v->presets[i]));
+    if (bad) {
+        json_decref(prompts);
+        json_decref(presets);
+        return NULL;
+    }
+    return json_pack("{s:o, s:o, s:I, s:I, s:s, s:s, s:s, s:s, s:s}", "prompts", prompts, "presets",
+                     presets, "blocks", (json_int_t)v->n_blocks, "seed", (json_int_t)v->seed, "out",
+                     text(v->out), "hashes", text(v->hashes), "noise", text(v->noise), "embeds",
+                     text(v->embeds), "latents", text(v->latents));
 }
 
 static json_t *pack_job(const struct job *job)
@@ -187,10 +201,33 @@ out:
     return e;
 }
 
+static err_t read_presets(const json_t *o, struct job_video *v)
+{
+    static const char *const keys[] = {"at_block", "window", "steps"};
+    err_t e = OK;
+    json_t *a = NULL;
+    int64_t last = -1, window;
+    TRY(get_array(o, "presets", JOB_PROMPTS_MAX, &a));
+    v->presets = calloc(json_array_size(a) + 1, sizeof *v->presets);
+    if (!v->presets) return FAIL(ERR_NOMEM, "presets");
+    for (size_t i = 0; i < json_array_size(a); i++) {
+        const json_t *j = json_array_get(a, i);
+        struct job_preset *p = &v->presets[v->n_presets++];
+        TRY(check_keys(j, keys, 3));
+        TRY(get_text(j, "steps", STEPS_BYTES_MAX, &p->steps));
+        TRY(get_int(j, "window", 1, &window));
+        TRY(get_int(j, "at_block", last + 1, &p->at_block));
+        p->window = window < INT32_MAX ? (int32_t)window : INT32_MAX; /* too much either way */
+        last = p->at_block;
+    }
+out:
+    return e;
+}
+
 static err_t read_video(const json_t *o, bool is_live, struct job_video *v)
 {
-    static const char *const keys[] = {"prompts", "blocks", "seed",   "out",
-                                       "hashes",  "noise",  "embeds", "latents"};
+    static const char *const keys[] = {"prompts", "presets", "blocks", "seed",   "out",
+                                       "hashes",  "noise",   "embeds", "latents"};
     err_t e = OK;
     TRY(check_keys(o, keys, sizeof keys / sizeof *keys));
     TRY(read_prompts(o, v));
@@ -202,6 +239,7 @@ static err_t read_video(const json_t *o, bool is_live, struct job_video *v)
     TRY(get_text(o, "noise", PATH_BYTES_MAX, &v->noise));
     TRY(get_text(o, "embeds", PATH_BYTES_MAX, &v->embeds));
     TRY(get_text(o, "latents", PATH_BYTES_MAX, &v->latents));
+    TRY(read_presets(o, v));
 out:
     return e;
 }

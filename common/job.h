@@ -20,6 +20,13 @@ struct job_prompt {
     bool is_clean;    /* a replay: from a ledger, where texts are; cleaned again it may differ */
 };
 
+/* A replay: steps and window from a block of the session on. */
+struct job_preset {
+    char *steps; /* spelt as dit.steps */
+    int64_t at_block;
+    int32_t window;
+};
+
 struct job_video {
     struct job_prompt *prompts; /* blocks of 0 and more strictly increase */
     int32_t n_prompts;
@@ -29,6 +36,8 @@ struct job_video {
     char *hashes; /* path, "" none */
     /* Files of dump.h, "" none: noise and embeddings to use, latents to write. */
     char *noise, *embeds, *latents;
+    struct job_preset *presets; /* blocks strictly increase */
+    int32_t n_presets;
 };
 
 struct job {

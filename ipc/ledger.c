@@ -20,7 +20,8 @@ _Static_assert(sizeof(struct ledger_gateway) <= LEDGER_PAGE_BYTES, "page");
 _Static_assert(sizeof(struct ledger_head) == 11 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_session) == 8 * 8, "no padding");
 _Static_assert(sizeof(struct ledger_script) == 48 + PROMPT_KEY_BYTES, "no padding");
-_Static_assert(sizeof(struct ledger_decision) == 56 + PROMPT_KEY_BYTES, "no padding");
+_Static_assert(sizeof(struct ledger_decision) == 64 + PROMPT_KEY_BYTES, "no padding");
+_Static_assert(sizeof(struct ledger_preset) == 36 + LEDGER_STEPS_BYTES, "no padding");
 _Static_assert(sizeof(struct ledger_spans) == 8 + LEDGER_SPANS * 32, "no padding");
 _Static_assert(sizeof(struct ledger_memory) == (4 + MEMORY_CLASSES) * 8, "no padding");
 _Static_assert(offsetof(struct ledger, text) == 0 * LEDGER_PAGE_BYTES, "a page a writer");
@@ -31,6 +32,7 @@ _Static_assert(offsetof(struct ledger, sessions) == 4 * LEDGER_PAGE_BYTES, "reco
 _Static_assert(sizeof(struct ledger) ==
                    4 * LEDGER_PAGE_BYTES + LEDGER_SESSIONS_MAX * sizeof(struct ledger_session) +
                        LEDGER_SCRIPTS_MAX * sizeof(struct ledger_script) +
+                       LEDGER_PRESETS_MAX * sizeof(struct ledger_preset) +
                        LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES +
                        WRITERS * (sizeof(struct ledger_spans) + sizeof(struct ledger_memory)),
                "no padding between the parts");
@@ -189,13 +191,27 @@ static err_t check_scripts(const struct ledger *l, int64_t n, int64_t n_sessions
     return OK;
 }
 
+/* Windows are those of dit.window's bounds; what fits into memory dit knows. */
+static err_t check_presets(const struct ledger *l, int64_t n, int64_t n_sessions)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const struct ledger_preset *p = &l->presets[i];
+        if (p->session < 0 || p->session >= n_sessions || p->at_block < SCRIPT_ASAP ||
+            p->at_block > BLOCKS_MAX || p->window < 3 || p->window > 24 ||
+            !memchr(p->steps, '\0', sizeof p->steps))
+            return FAIL(ERR_DATA, "ledger: preset record %lld is broken", (long long)i);
+    }
+    return OK;
+}
+
 static err_t check_decisions(const struct ledger *l, int64_t n, int64_t n_sessions,
-                             int64_t n_scripts)
+                             int64_t n_scripts, int64_t n_presets)
 {
     for (int64_t i = 0; i < n; i++) {
         const struct ledger_decision *d = &l->decisions[i];
         if (!is_position(d->block, BLOCKS_MAX) || d->session < 0 || d->session >= n_sessions ||
-            d->script < 0 || d->script >= n_scripts || d->n_tokens < 0)
+            d->script < 0 || d->script >= n_scripts || d->n_tokens < 0 || d->preset < 0 ||
+            d->preset > n_presets)
             return FAIL(ERR_DATA, "ledger: decision %lld is broken", (long long)i);
     }
     return OK;
@@ -214,10 +230,12 @@ err_t ledger_check(const struct ledger *l)
     const uint64_t n_seen = ledger_read(&l->text.n_scripts_seen);
     const uint64_t n_decisions = ledger_read(&l->dit.n_decisions);
     const uint64_t n_scripts = ledger_read(&l->gateway.n_scripts);
+    const uint64_t n_presets = ledger_read(&l->gateway.n_presets);
     const uint64_t n_sessions = ledger_read(&l->gateway.n_sessions);
     const uint64_t n_text = ledger_read(&l->gateway.n_text_bytes);
     if (n_decisions > LEDGER_DECISIONS_MAX || n_scripts > LEDGER_SCRIPTS_MAX ||
-        n_sessions > LEDGER_SESSIONS_MAX || n_text > LEDGER_TEXT_BYTES || n_seen > n_scripts)
+        n_sessions > LEDGER_SESSIONS_MAX || n_text > LEDGER_TEXT_BYTES || n_seen > n_scripts ||
+        n_presets > LEDGER_PRESETS_MAX)
         return FAIL(ERR_DATA, "ledger: a count is larger than its array");
     if (L > (uint64_t)BLOCKS_MAX || K > L || L - K > 1 || n_latents > (uint64_t)FRAMES_MAX ||
         ledger_read(&l->gateway.want) > (uint64_t)FRAMES_MAX ||
@@ -226,7 +244,9 @@ err_t ledger_check(const struct ledger *l)
         return FAIL(ERR_DATA, "ledger: a position is out of bounds");
     TRY(check_sessions(l, (int64_t)n_sessions));
     TRY(check_scripts(l, (int64_t)n_scripts, (int64_t)n_sessions, n_text));
-    TRY(check_decisions(l, (int64_t)n_decisions, (int64_t)n_sessions, (int64_t)n_scripts));
+    TRY(check_presets(l, (int64_t)n_presets, (int64_t)n_sessions));
+    TRY(check_decisions(l, (int64_t)n_decisions, (int64_t)n_sessions, (int64_t)n_scripts,
+                        (int64_t)n_presets));
     if (L > 0 && ledger_session_of(l, (int64_t)L - 1) < 0)
         e = FAIL(ERR_DATA, "ledger: blocks of no session");
 out:
@@ -259,4 +279,11 @@ int64_t ledger_due_script(const struct ledger *l, int64_t session, int64_t block
     /* An unready ASAP prompt lets the old one go on, but a session's first has no old one. */
     *must_wait = after < 0 && has_unready;
     return -1;
+}
+
+int64_t ledger_due_preset(const struct ledger *l, int64_t session, int64_t block, int64_t after)
+{
+    for (int64_t i = count_of(&l->gateway.n_presets, LEDGER_PRESETS_MAX) - 1; i >= after; i--)
+        if (l->presets[i].session == session && l->presets[i].at_block <= block) return i + 1;
+    return 0;
 }

@@ -26,10 +26,11 @@ enum {
     LEDGER_PAGE_BYTES = 4096,
     LEDGER_SESSIONS_MAX = 4096,
     LEDGER_SCRIPTS_MAX = 16384,
+    LEDGER_PRESETS_MAX = 4096,
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
     LEDGER_SPANS = 8192, /* of each stage, the newest */
-    LEDGER_LAYOUT = 5
+    LEDGER_LAYOUT = 6
 };
 
 typedef _Atomic uint64_t counter;
@@ -113,6 +114,7 @@ struct ledger_gateway {
     counter n_outputs;           /* sessions whose output was begun: emptied, given its header */
     counter played;              /* frames of the running session whose time has passed */
     counter job_end;             /* newest job that was asked to end: it begins nothing more */
+    counter n_presets;
 };
 
 /* n_blocks of a session that ended before it had a prompt. */
@@ -132,6 +134,7 @@ struct ledger_session {
 enum { SESSION_NOISE = 1, SESSION_EMBEDS = 2 };
 
 enum { SCRIPT_ASAP = -1, SCRIPT_PREWARM = -2 };
+enum { LEDGER_STEPS_BYTES = 28 };
 
 /* A prompt to take effect. */
 struct ledger_script {
@@ -144,9 +147,21 @@ struct ledger_script {
     int64_t is_rebuild; /* a replay: the decision that takes it is a REBUILD */
 };
 
-/* A REBUILD follows the loss of region kv: its block begins with a recache of everything that the
- * window holds, sink included, from the latents that are kept. */
-enum decision_kind { DECISION_START, DECISION_SWITCH, DECISION_REBUILD };
+/* Steps and window to take effect. A session begins with those of the configuration. */
+struct ledger_preset {
+    uint64_t request; /* as in a script record */
+    int64_t session;
+    int64_t at_block; /* counted over the ledger, or SCRIPT_ASAP */
+    int64_t asked_ns;
+    int32_t window;
+    char steps[LEDGER_STEPS_BYTES]; /* spelt as dit.steps, and ended by a zero */
+};
+
+/* A SWITCH has another prompt or another window: its block begins with a recache. A REBUILD follows
+ * the loss of region kv: that recache is of everything that the window holds, sink included, from
+ * the latents that are kept. STEPS has neither: only the steps are others, and nothing is recached.
+ */
+enum decision_kind { DECISION_START, DECISION_SWITCH, DECISION_REBUILD, DECISION_STEPS };
 
 /* In force from its block to the next decision. Its index's parity says which half of region kv
  * holds the embedding. */
@@ -154,6 +169,7 @@ struct ledger_decision {
     int64_t block;
     int64_t session;
     int64_t script;    /* index of the prompt */
+    int64_t preset;    /* 1 + index of the preset; 0: steps and window of the configuration */
     int32_t kind;      /* enum decision_kind */
     int32_t sink_base; /* first sink frame, a latent of the session */
     uint8_t key[PROMPT_KEY_BYTES];
@@ -209,6 +225,7 @@ struct ledger {
     LEDGER_PAGE(struct ledger_gateway, gateway);
     struct ledger_session sessions[LEDGER_SESSIONS_MAX];
     struct ledger_script scripts[LEDGER_SCRIPTS_MAX];
+    struct ledger_preset presets[LEDGER_PRESETS_MAX];
     struct ledger_decision decisions[LEDGER_DECISIONS_MAX];
     char texts[LEDGER_TEXT_BYTES]; /* prompts, back to back, no terminator */
     struct ledger_spans spans[WRITERS];
@@ -294,5 +311,9 @@ static inline bool ledger_session_is_over(const struct ledger *l, int64_t sessio
 int64_t ledger_due_script(const struct ledger *l, int64_t session, int64_t block, int64_t after,
                           bool (*is_ready)(void *self, const struct ledger_script *s), void *self,
                           bool *must_wait);
+
+/* 1 + index of the preset record that block takes: the session's newest with at_block <= block, or
+ * ASAP, that is newer than `after` (the last decision's). 0: nothing new. Pure. */
+int64_t ledger_due_preset(const struct ledger *l, int64_t session, int64_t block, int64_t after);
 
 #endif

@@ -22,6 +22,7 @@ enum { MSG_VERSION = 1, MSG_BYTES_MAX = 65536 };
 enum msg_type {
     MSG_BELL,    /* stage -> stage: look at the ledger */
     MSG_PROMPT,  /* client -> gateway: take effect as soon as possible */
+    MSG_PRESET,  /* client -> gateway: other steps and another window, as soon as possible */
     MSG_FINISH,  /* client -> gateway: the job finishes its block and file, and begins no other */
     MSG_RECEIPT, /* gateway -> client: decided */
     MSG_REFUSED, /* gateway -> client */
@@ -30,16 +31,17 @@ enum msg_type {
 
 struct msg {
     enum msg_type type;
-    uint64_t request;            /* PROMPT, FINISH, and the answers: the client's number, never 0 */
-    uint64_t job;                /* FINISH: its number; a late one must not end the next */
-    uint64_t from;               /* BELL: enum ledger_writer */
-    int64_t block;               /* RECEIPT: block of the session */
-    int64_t latent;              /* RECEIPT: first latent frame of the session */
-    int64_t frame;               /* RECEIPT: first pixel frame of the session */
-    int64_t time_ms;             /* RECEIPT: of that frame in the video */
-    int64_t tokens, tokens_full; /* RECEIPT: of the prompt, used and before it was cut */
-    int64_t status;              /* REFUSED: exit status */
-    char text[PROMPT_BYTES_MAX + 1]; /* PROMPT: the prompt; REFUSED: one line */
+    uint64_t request;                /* the client's number, never 0; the answer's too */
+    uint64_t job;                    /* FINISH: its number; a late one must not end the next */
+    uint64_t from;                   /* BELL: enum ledger_writer */
+    int64_t window;                  /* PRESET: as dit.window */
+    int64_t block;                   /* RECEIPT: block of the session */
+    int64_t latent;                  /* RECEIPT: first latent frame of the session */
+    int64_t frame;                   /* RECEIPT: first pixel frame of the session */
+    int64_t time_ms;                 /* RECEIPT: of that frame in the video */
+    int64_t tokens, tokens_full;     /* RECEIPT: of the prompt, used and before it was cut */
+    int64_t status;                  /* REFUSED: exit status */
+    char text[PROMPT_BYTES_MAX + 1]; /* PROMPT: the prompt; PRESET: the steps; REFUSED: one line */
 };
 
 /* Bytes written to buf; 0 when cap is too small or a field is out of its bounds. */

@@ -3,6 +3,7 @@
  *
  *   longlived-ctl prompt --run DIR TEXT   a new prompt; prints the receipt once it is decided
  *   longlived-ctl feed --run DIR          the same for every line of standard input
+ *   longlived-ctl preset --run DIR WINDOW STEPS   the same for other steps and another window
  *   longlived-ctl finish --run DIR JOB    the job finishes its block and file
  *   longlived-ctl messages                the table of messages in docs/PROTOCOL.md
  *
@@ -61,8 +62,8 @@ static err_t new_request(uint64_t *out)
     return OK;
 }
 
-/* Puts it on its way: a prompt, or the number of the job to finish. */
-static err_t request(struct ctl *c, enum msg_type type, const char *text)
+/* Puts it on its way: number is the window of a preset, whose steps text is, or a job to finish. */
+static err_t request(struct ctl *c, enum msg_type type, const char *number, const char *text)
 {
     err_t e = OK;
     struct flight *f = c->flights;
@@ -71,10 +72,11 @@ static err_t request(struct ctl *c, enum msg_type type, const char *text)
     memset(&msg, 0, sizeof msg);
     msg.type = type;
     TRY(new_request(&msg.request));
-    if (type == MSG_FINISH) msg.job = strtoull(text, NULL, 10);
-    else snprintf(msg.text, sizeof msg.text, "%s", text);
+    msg.job = type == MSG_FINISH ? strtoull(number, NULL, 10) : 0;
+    msg.window = type == MSG_PRESET ? strtoll(number, NULL, 10) : 0;
+    snprintf(msg.text, sizeof msg.text, "%s", text);
     f->n_bytes = msg_pack(&msg, f->bytes, sizeof f->bytes);
-    MUST(f->n_bytes > 0);
+    if (f->n_bytes == 0) return FAIL(ERR_USAGE, "%s %s: out of bounds", number, text);
     f->first_ns = f->sent_ns = now_ns();
     TRY(client_send(c->client, f->bytes, f->n_bytes));
     f->request = msg.request;
@@ -157,12 +159,12 @@ out:
     return e;
 }
 
-static err_t ask_once(struct ctl *c, enum msg_type type, const char *text)
+static err_t ask_once(struct ctl *c, enum msg_type type, const char *number, const char *text)
 {
     err_t e = OK;
     bool has_input;
     c->is_finish = type == MSG_FINISH;
-    TRY(request(c, type, text));
+    TRY(request(c, type, number, text));
     while (c->n_flights > 0) TRY(turn(c, -1, &has_input));
 out:
     return e;
@@ -187,7 +189,7 @@ static err_t end_line(struct ctl *c)
         fprintf(stderr, "longlived: %s\n", err_text());
         return OK;
     }
-    TRY(request(c, MSG_PROMPT, c->line));
+    TRY(request(c, MSG_PROMPT, "", c->line));
 out:
     return e;
 }
@@ -228,7 +230,8 @@ out:
 /* --- the process ------------------------------------------------------------------------------ */
 
 static const char usage[] =
-    "usage: longlived-ctl prompt|feed|finish --run DIR [TEXT|JOB], or longlived-ctl messages";
+    "usage: longlived-ctl prompt|feed|preset|finish --run DIR [TEXT|WINDOW STEPS|JOB],"
+    " or longlived-ctl messages";
 
 static err_t run(int argc, char **argv)
 {
@@ -236,17 +239,19 @@ static err_t run(int argc, char **argv)
     err_t e = OK;
     const char *verb = argc > 1 ? argv[1] : "";
     const bool is_prompt = strcmp(verb, "prompt") == 0, is_feed = strcmp(verb, "feed") == 0;
+    const bool is_preset = strcmp(verb, "preset") == 0;
     if (argc == 2 && strcmp(verb, "messages") == 0) {
         msg_print_help(stdout);
         return OK;
     }
-    if (argc != (is_feed ? 4 : 5) || strcmp(argv[2], "--run") != 0)
+    if (argc != (is_feed ? 4 : is_preset ? 6 : 5) || strcmp(argv[2], "--run") != 0)
         return FAIL(ERR_USAGE, "%s", usage);
     if (is_prompt) TRY(prompt_check(argv[4], strlen(argv[4])));
     TRY(client_open(&c.client, argv[3]));
-    if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, argv[4]));
+    if (is_prompt) TRY(ask_once(&c, MSG_PROMPT, "", argv[4]));
     else if (is_feed) TRY(feed(&c));
-    else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, argv[4]));
+    else if (is_preset) TRY(ask_once(&c, MSG_PRESET, argv[4], argv[5]));
+    else if (strcmp(verb, "finish") == 0) TRY(ask_once(&c, MSG_FINISH, argv[4], ""));
     else e = FAIL(ERR_USAGE, "%s", usage);
 out:
     client_close(&c.client);

@@ -9,7 +9,7 @@
 #include "kernels/ops.h"
 
 static const float EPS = 1e-6f;
-enum { PASSES_MAX = 128 };
+enum { PASSES_MAX = 256 }; /* every window from 3 to 24 in turn, and all their fillings */
 enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2, MODS };
 
 struct dit_layer {
@@ -36,7 +36,7 @@ struct dit {
     struct dev *d;
     enum dtype act; /* of activations, weights, keys and values; the residual stream is f32 */
     int32_t C, heads, ffn, layers, freq_dim, z, rows, cols, text_len, text_dim, frame_tokens;
-    int32_t window, block, pairs_t, pairs_s; /* rotary pairs: time, row and column */
+    int32_t window_max, block, pairs_t, pairs_s; /* rotary pairs: time, row and column */
     struct sched sched;
     const struct kv *kv;
 
@@ -182,7 +182,7 @@ out:
 static size_t deal(struct dit *m, char *base)
 {
     size_t at = 0;
-    const int32_t S = m->window * m->frame_tokens, C = m->C, T = m->sched.n_steps + 1;
+    const int32_t S = m->window_max * m->frame_tokens, C = m->C, T = SCHED_CLEAN + 1;
     const int32_t K = m->text_len + 1, G = m->rows / 2 > m->cols / 2 ? m->rows / 2 : m->cols / 2;
 #define DEAL(tensor, type, ...)                                                                    \
     (tensor = TENSOR(base ? base + at : NULL, type, __VA_ARGS__),                                  \
@@ -193,8 +193,8 @@ static size_t deal(struct dit *m, char *base)
     DEAL(m->time_e, DTYPE_F32, 1, C);
     DEAL(m->time_h, DTYPE_F32, 1, C);
     DEAL(m->time_e0, DTYPE_F32, 1, MODS * C);
-    DEAL(m->x_in, DTYPE_F32, m->window, m->z, m->rows, m->cols);
-    DEAL(m->flow, DTYPE_F32, m->window, m->z, m->rows, m->cols);
+    DEAL(m->x_in, DTYPE_F32, m->window_max, m->z, m->rows, m->cols);
+    DEAL(m->flow, DTYPE_F32, m->window_max, m->z, m->rows, m->cols);
     DEAL(m->x, DTYPE_F32, S, C);
     DEAL(m->h, m->act, S, C);
     DEAL(m->qkv, m->act, S, 3 * C);
@@ -206,11 +206,11 @@ static size_t deal(struct dit *m, char *base)
     DEAL(m->text_in, m->act, K, m->text_dim);
     DEAL(m->text_mid, m->act, K, C);
     DEAL(m->text_c, m->act, K, C);
-    DEAL(m->slots, DTYPE_I32, m->window);
+    DEAL(m->slots, DTYPE_I32, m->window_max);
     DEAL(m->n_keys, DTYPE_I32, 1);
     DEAL(m->pad_bias, DTYPE_F32, 1);
-    DEAL(m->rot_t, DTYPE_F32, m->window, m->pairs_t, 2);
-    DEAL(m->rot_sink, DTYPE_F32, m->window, m->pairs_t, 2);
+    DEAL(m->rot_t, DTYPE_F32, m->window_max, m->pairs_t, 2);
+    DEAL(m->rot_sink, DTYPE_F32, m->window_max, m->pairs_t, 2);
     DEAL(m->rot_yx, DTYPE_F32, G, m->pairs_s, 2);
     for (int32_t i = 0; i < m->layers; i++) {
         DEAL(m->layer[i].cross_k, m->act, K, C);
@@ -243,7 +243,7 @@ err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct wei
     m->text_len = c->text.text_len;
     m->text_dim = c->text.dim;
     m->frame_tokens = conf_frame_tokens(c);
-    m->window = c->dit.window;
+    m->window_max = conf_window_max(c);
     m->block = c->dit.block;
     m->pairs_s = m->C / m->heads / 6;
     m->pairs_t = m->C / m->heads / 2 - 2 * m->pairs_s;
@@ -380,7 +380,7 @@ out:
 /* Row `which` of a layer's modulation at this step, [C]. */
 static struct tensor mod_of(const struct dit *m, int32_t step, int32_t layer, int32_t which)
 {
-    const struct tensor all = RESHAPE(m->mod, (m->sched.n_steps + 1) * m->layers * MODS, m->C);
+    const struct tensor all = RESHAPE(m->mod, (SCHED_CLEAN + 1) * m->layers * MODS, m->C);
     return RESHAPE(tensor_rows(all, (step * m->layers + layer) * MODS + which, 1), m->C);
 }
 
@@ -395,7 +395,7 @@ static err_t place_frames(struct dit *m, const struct pass *p, int64_t first, in
     TRY(upload_rotations(m, m->rot_t, p->n_frames, first));
     if (p->n_sinks > 0) {
         /* The window as seen from its newest frame: the sink sits right before it. */
-        const int64_t oldest = first + p->n_frames - m->window;
+        const int64_t oldest = first + p->n_frames - m->kv->window;
         TRY(upload_rotations(m, m->rot_sink, p->n_sinks, oldest > sink_base ? oldest : sink_base));
     }
 out:
@@ -477,7 +477,7 @@ static err_t head(struct dit *m, struct tensor flow, const struct pass *p)
     const struct tensor x = tensor_rows(m->x, 0, p->n_tokens);
     const struct tensor h = tensor_rows(m->h, 0, p->n_tokens);
     const struct tensor y = tensor_rows(m->out, 0, p->n_tokens);
-    const struct tensor mod = RESHAPE(m->mod_head, (m->sched.n_steps + 1) * 2, m->C);
+    const struct tensor mod = RESHAPE(m->mod_head, (SCHED_CLEAN + 1) * 2, m->C);
     TRY(ops_norm_modulate(m->d, h, x, RESHAPE(tensor_rows(mod, 2 * p->step + 1, 1), m->C),
                           RESHAPE(tensor_rows(mod, 2 * p->step, 1), m->C), EPS));
     TRY(ops_linear(m->d, y, h, m->head_w, m->head_b));
@@ -543,29 +543,41 @@ out:
     return e;
 }
 
-/* The kinds that sessions need: blocks while the window fills and when it is full, and recaches. */
-static err_t record_passes(struct dit *m, int32_t block)
+/* The tables of the steps, and the kinds of pass that sessions need: blocks while the window fills
+ * and when it is full, and recaches. Presets share kinds: what its step is lies in the tables, and
+ * how large the window is in the number of slots. */
+static err_t prepare_preset(struct dit *m)
 {
     err_t e = OK;
     struct pass *p;
-    const int32_t clean = m->sched.n_steps;
-    for (int64_t end = block; end <= m->window + block; end += block)
-        for (int32_t i = 0; i <= clean; i++) TRY(find_pass(m, i, block, end, i == clean, &p));
-    for (int32_t F = block; F <= m->window; F += block) TRY(find_pass(m, clean, F, F, true, &p));
-    TRY(find_pass(m, clean, m->window, m->window + 1, true, &p));
-    TRY(find_pass(m, clean, m->window - m->kv->sink, m->window + 1, true, &p));
+    const int32_t n = m->sched.n_steps, window = m->kv->window, block = m->block;
+    for (int32_t i = 0; i < n; i++) TRY(prepare_timestep(m, i));
+    for (int64_t end = block; end <= window + block; end += block) {
+        for (int32_t i = 0; i < n; i++) TRY(find_pass(m, i, block, end, false, &p));
+        TRY(find_pass(m, SCHED_CLEAN, block, end, true, &p));
+    }
+    for (int32_t F = block; F <= window; F += block) TRY(find_pass(m, SCHED_CLEAN, F, F, true, &p));
+    TRY(find_pass(m, SCHED_CLEAN, window, window + 1, true, &p));
+    TRY(find_pass(m, SCHED_CLEAN, window - m->kv->sink, window + 1, true, &p));
 out:
     return e;
+}
+
+err_t dit_set_preset(struct dit *m, const char *steps)
+{
+    MUST(m->kv->window <= m->window_max);
+    const err_t e = sched_open(&m->sched, steps);
+    return e == OK ? prepare_preset(m) : e;
 }
 
 err_t dit_prepare(struct dit *m, const struct kv *kv)
 {
     err_t e = OK;
     m->kv = kv;
-    for (int32_t i = 0; i <= m->sched.n_steps; i++) TRY(prepare_timestep(m, i));
+    TRY(prepare_timestep(m, SCHED_CLEAN));
     TRY(upload_rotations(m, m->rot_yx, m->rot_yx.shape[0], 0));
     TRY(dev_sync(m->d));
-    TRY(record_passes(m, m->block));
+    TRY(prepare_preset(m));
 out:
     return e;
 }
@@ -576,7 +588,8 @@ err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step,
     err_t e = OK;
     const int32_t F = x.shape[0];
     struct pass *p;
-    MUST(F >= 1 && F <= m->window && step >= 0 && step <= m->sched.n_steps && first >= sink_base);
+    MUST(F >= 1 && F <= m->kv->window && step >= 0 && first >= sink_base);
+    MUST(step < m->sched.n_steps || step == SCHED_CLEAN);
     TRY(find_pass(m, step, F, first + F - sink_base, !flow.data, &p));
     TRY(place_frames(m, p, first, sink_base));
     TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));

@@ -16,7 +16,7 @@ struct dit;
 /* The type of activations, weights, keys and values on this device. */
 enum dtype dit_act(const struct conf *c, const struct dev *d);
 
-/* Declares the weights in w, allocates activations for `window` frames. */
+/* Declares the weights in w, allocates activations for the largest window. */
 MUST_USE err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct weights *w);
 void dit_close(struct dit **m);
 
@@ -27,6 +27,11 @@ MUST_USE err_t dit_prepare(struct dit *m, const struct kv *kv);
 
 const struct sched *dit_sched(const struct dit *m);
 
+/* Goes over to these steps, spelt as dit.steps, and to the window that kv has now: derives the
+ * tables of the steps and records the kinds of pass that are new. Until then a pass is of the
+ * configuration's. ERR_CONFIG: no such steps. */
+MUST_USE err_t dit_set_preset(struct dit *m, const char *steps);
+
 /* Derives the cross-attention K/V of every layer from kv->embed[parity], whose first n_tokens rows
  * are valid. The text_len - n_tokens padding rows are equal, so one row stands for all of them with
  * ln(text_len - n_tokens) added to its logit: exact, not an approximation. */
@@ -36,7 +41,7 @@ MUST_USE err_t dit_set_prompt(struct dit *m, int32_t parity, int32_t n_tokens);
 void dit_on_layer(struct dit *m, void (*beat)(void *self), void *self);
 
 /* One pass over frames [first, first + F) of the session, x [F, z, Y, X] on the device.
- *   step       index into the sampler's timesteps; sched.n_steps is t = 0
+ *   step       index into the sampler's timesteps; SCHED_CLEAN is t = 0
  *   sink_base  first sink frame
  *   flow       out [F, z, Y, X]; absent: only K and V are wanted, the last layer stops after them
  * Writes the K/V of these frames to their slots, then attends to all occupied slots. */

@@ -12,7 +12,7 @@ uint64_t kv_bytes(const struct conf *c, enum dtype act)
 {
     const uint64_t frame = (uint64_t)conf_frame_tokens(c) * (uint64_t)c->dit.dim;
     const uint64_t embed = (uint64_t)c->text.text_len * (uint64_t)c->text.dim;
-    const uint64_t slots = 2 * (uint64_t)c->dit.window + (uint64_t)sink_copies(c);
+    const uint64_t slots = 2 * (uint64_t)conf_window_max(c) + (uint64_t)sink_copies(c);
     return 2 * embed * sizeof(float) + (uint64_t)c->dit.layers * slots * frame * dtype_bytes(act);
 }
 
@@ -20,7 +20,7 @@ err_t kv_open(struct kv *kv, const struct conf *c, enum dtype act, void *base)
 {
     const int32_t L = c->dit.layers, N = c->dit.heads, D = c->dit.dim / N;
     const int32_t frame_tokens = conf_frame_tokens(c), n_sink = sink_copies(c) * frame_tokens;
-    const int32_t n_ring = c->dit.window * frame_tokens;
+    const int32_t n_ring = conf_window_max(c) * frame_tokens;
     char *p = base;
 
     *kv = (struct kv){

@@ -38,13 +38,15 @@ struct dit_stage {
     struct latents latents;
     struct edge edge;
     float *embedding;                   /* host [text_len, dim] */
+    int32_t n_tokens, n_tokens_full;    /* of the embedding in hand */
     void *memory;                       /* the five below */
     struct tensor x, flow, eps, frames; /* [block, z, Y, X] x 3; [window, z, Y, X] */
     struct tensor key;                  /* u64 [2] */
     struct checkpoint *noise;           /* that the session starts from; NULL: it draws its own */
     float *noise_block;                 /* host [block, z, Y, X] */
     int64_t noise_session;              /* whose noise that is; -1 none */
-    int64_t prompt_in_force;            /* decision whose cross K/V the model holds; -1 none */
+    int64_t loaded; /* decision whose cross K/V and preset the model has; -1 none */
+    int64_t preset; /* that the model has: a decision's */
     int64_t waiting_since_ns;
     enum ledger_phase phase;
 };
@@ -69,7 +71,7 @@ static err_t open_memory(struct dit_stage *p)
     err_t e = OK;
     const struct conf *c = &p->st->conf;
     const int32_t z = c->model.latent_channels, Y = c->model.latent_rows, X = c->model.latent_cols;
-    const int32_t B = c->dit.block, W = c->dit.window;
+    const int32_t B = c->dit.block, W = conf_window_max(c);
     const size_t block = tensor_bytes(TENSOR(NULL, DTYPE_F32, B, z, Y, X));
     const size_t window = tensor_bytes(TENSOR(NULL, DTYPE_F32, W, z, Y, X));
     TRY(dev_alloc(p->st->dev, 3 * block + window + 2 * sizeof(uint64_t), &p->memory));
@@ -137,7 +139,7 @@ static err_t open_model(struct stage *st, void **self)
     if (!p) return FAIL(ERR_NOMEM, "dit");
     *self = p;
     p->st = st;
-    p->prompt_in_force = -1;
+    p->loaded = -1;
     p->noise_session = -1;
     p->phase = PHASE_OPENING;
     TRY(ops_open(st->dev));
@@ -185,61 +187,106 @@ static void ring_decided(struct stage *st)
     bells_ring(st->bells, WRITER_TEXT);
 }
 
-/* The embedding goes to the half of kv that the decision in force does not use; then the decision
- * is appended. Nothing of it is visible before that. */
+/* The embedding to the half of kv that the decision in force does not use: from the prompt table,
+ * or, if only the preset is another, from the other half. *is_there is false if the table has lost
+ * it under our hands. */
+static err_t take_embedding(struct dit_stage *p, const struct plan *plan, bool *is_there)
+{
+    err_t e = OK;
+    const struct ledger *l = p->st->ledger;
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    const struct tensor to = p->kv.embed[n % 2], from = p->kv.embed[(n + 1) % 2];
+    const struct ledger_decision *last = n ? &l->decisions[n - 1] : NULL;
+    const uint8_t *key = l->scripts[plan->script].key;
+    if (last && last->script == plan->script && plan->kind != DECISION_REBUILD) {
+        p->n_tokens = last->n_tokens;
+        p->n_tokens_full = last->n_tokens_full;
+        TRY(dev_copy(p->st->dev, to.data, from.data, tensor_bytes(to)));
+    } else {
+        const int32_t at = prompts_find(p->prompts, key);
+        *is_there = at >= 0 && prompts_copy(p->prompts, at, key, p->embedding, &p->n_tokens,
+                                            &p->n_tokens_full);
+        if (!*is_there) return OK;
+        TRY(dev_upload(p->st->dev, to.data, p->embedding, tensor_bytes(to)));
+    }
+    *is_there = true;
+    TRY(ops_keep(p->st->dev, to));
+    e = dev_sync(p->st->dev);
+out:
+    return e;
+}
+
+/* First the embedding, then the decision is appended. Nothing of it is visible before that. */
 static err_t decide(struct dit_stage *p, const struct plan *plan, bool *did_work)
 {
     err_t e = OK;
     struct stage *st = p->st;
     struct ledger *l = st->ledger;
     const uint64_t n = ledger_read(&l->dit.n_decisions);
-    const struct ledger_script *s = &l->scripts[plan->script];
-    int32_t n_tokens = 0, n_full = 0;
+    bool is_there;
 
     TRY(fault(FAULT_DIT_DECIDE));
-    const int32_t at = prompts_find(p->prompts, s->key);
-    if (at < 0 || !prompts_copy(p->prompts, at, s->key, p->embedding, &n_tokens, &n_full))
-        return OK;
     if (n == LEDGER_DECISIONS_MAX)
         return FAIL(ERR_LIMIT, "the ledger holds %llu decisions", (unsigned long long)n);
-    TRY(dev_upload(st->dev, p->kv.embed[n % 2].data, p->embedding,
-                   tensor_bytes(p->kv.embed[n % 2])));
-    TRY(ops_keep(st->dev, p->kv.embed[n % 2]));
-    TRY(dev_sync(st->dev));
+    TRY(take_embedding(p, plan, &is_there));
+    if (!is_there) return OK;
     TRY(fault(FAULT_DIT_EMBEDDING));
 
     struct ledger_decision *d = &l->decisions[n];
     *d = (struct ledger_decision){.block = plan->block,
                                   .session = plan->session,
                                   .script = plan->script,
+                                  .preset = plan->preset,
                                   .kind = plan->kind,
                                   .sink_base = plan->sink_base,
-                                  .n_tokens = n_tokens,
-                                  .n_tokens_full = n_full,
+                                  .n_tokens = p->n_tokens,
+                                  .n_tokens_full = p->n_tokens_full,
                                   .kv_generation = p->kv_region.generation,
                                   .decided_ns = now_ns()};
-    memcpy(d->key, s->key, sizeof d->key);
+    memcpy(d->key, l->scripts[plan->script].key, sizeof d->key);
     TRY(fault(FAULT_DIT_RECORD));
     ledger_publish(&l->dit.n_decisions, n + 1);
     TRY(fault(FAULT_DIT_DECIDED));
     ring_decided(st);
-    log_info("decided", "block=%lld script=%lld kind=%d sink_base=%d", (long long)plan->block,
-             (long long)plan->script, plan->kind, plan->sink_base);
+    log_info("decided", "block=%lld script=%lld preset=%lld kind=%d sink_base=%d",
+             (long long)plan->block, (long long)plan->script, (long long)plan->preset, plan->kind,
+             plan->sink_base);
     *did_work = true;
 out:
     return e;
 }
 
-static err_t load_prompt(struct dit_stage *p)
+/* Steps and window of a decision, which the gateway has checked against the configuration. */
+static err_t load_preset(struct dit_stage *p, const struct ledger_decision *d)
+{
+    err_t e = OK;
+    const struct conf *c = &p->st->conf;
+    const struct ledger_preset *r = d->preset ? &p->st->ledger->presets[d->preset - 1] : NULL;
+    const int32_t window = r ? r->window : c->dit.window;
+    if (p->preset == d->preset) return OK;
+    if (window < c->dit.sink + c->dit.block || window > conf_window_max(c))
+        return FAIL(ERR_DATA, "ledger: preset record %lld: window %d", (long long)d->preset - 1,
+                    window);
+    p->kv.window = window;
+    TRY(dit_set_preset(p->model, r ? r->steps : c->dit.steps));
+    p->preset = d->preset;
+out:
+    return e;
+}
+
+/* Prompt and preset in force. */
+static err_t load_decision(struct dit_stage *p)
 {
     err_t e = OK;
     const int64_t n = (int64_t)ledger_read(&p->st->ledger->dit.n_decisions) - 1;
-    if (p->prompt_in_force == n) return OK;
+    const struct ledger_decision *d = &p->st->ledger->decisions[n];
+    if (p->loaded == n) return OK;
     p->phase = PHASE_PROMPT;
     const int64_t began_ns = now_ns();
-    TRY(dit_set_prompt(p->model, (int32_t)(n % 2), p->st->ledger->decisions[n].n_tokens));
+    TRY(load_preset(p, d));
+    TRY(dit_set_prompt(p->model, (int32_t)(n % 2), d->n_tokens));
     stage_span(p->st, PHASE_PROMPT, (int64_t)ledger_read(&p->st->head->unit), 0, began_ns);
-    p->prompt_in_force = n;
+    p->loaded = n;
     e = fault(FAULT_DIT_PROMPT);
 out:
     return e;
@@ -266,8 +313,8 @@ static err_t write_clean_kv(struct dit_stage *p, int64_t session, int64_t first,
 {
     err_t e = OK;
     TRY(load_latents(p, session, first, n));
-    TRY(dit_pass(p->model, TENSOR_NONE, tensor_rows(p->frames, 0, n), dit_sched(p->model)->n_steps,
-                 first, sink_base));
+    TRY(dit_pass(p->model, TENSOR_NONE, tensor_rows(p->frames, 0, n), SCHED_CLEAN, first,
+                 sink_base));
     TRY(dev_sync(p->st->dev));
 out:
     return e;
@@ -287,7 +334,7 @@ static err_t clean(struct dit_stage *p, const struct plan *plan)
         (plan->block - st->ledger->sessions[plan->session].first_block) * c->dit.block;
     const int64_t began_ns = now_ns();
 
-    TRY(load_prompt(p));
+    TRY(load_decision(p));
     p->phase = PHASE_CLEAN;
     stage_beat(st, p->phase, (uint64_t)plan->block);
     TRY(fault(FAULT_DIT_CLEAN));
@@ -310,7 +357,8 @@ static err_t recache(struct dit_stage *p, const struct ledger_decision *d, int64
     p->phase = PHASE_RECACHE;
     stage_beat(p->st, p->phase, ledger_read(&p->st->head->unit));
     TRY(fault(FAULT_DIT_RECACHE));
-    plan_recache(&p->st->conf, (enum decision_kind)d->kind, at, &first, &n);
+    plan_recache(&p->st->conf, p->kv.window, (enum decision_kind)d->kind, at, d->sink_base, &first,
+                 &n);
     TRY(write_clean_kv(p, d->session, first, n, d->sink_base));
     stage_span(p->st, PHASE_RECACHE, d->block, 0, began_ns);
     e = fault(FAULT_DIT_RECACHED);
@@ -404,8 +452,9 @@ static err_t make_block(struct dit_stage *p, const struct plan *plan)
     stage_unit_begin(st, PHASE_DENOISE, (uint64_t)plan->block);
     TRY(fault(FAULT_DIT_BLOCK));
     TRY(open_noise(p, plan->session));
-    TRY(load_prompt(p));
-    if (d->block == plan->block && d->kind != DECISION_START && at > 0) TRY(recache(p, d, at));
+    TRY(load_decision(p));
+    if (d->block == plan->block && at > 0 && plan_recaches((enum decision_kind)d->kind))
+        TRY(recache(p, d, at));
     TRY(denoise(p, session->seed, block, d->sink_base));
     for (int32_t i = 0; i < c->dit.block; i++) {
         TRY(store(p, tensor_rows(p->x, i, 1), plan->block * c->dit.block + i));

@@ -3,23 +3,38 @@
 
 #include "ipc/latents.h"
 
-static bool keeps_sink(const struct conf *c, enum decision_kind kind, int64_t at)
+/* Steps touch neither. A switch keeps the sink if the window has left the sink's frames behind: a
+ * larger window that reaches back to them holds them as any others. */
+static bool keeps_sink(const struct conf *c, int32_t window, enum decision_kind kind, int64_t at,
+                       int32_t base)
 {
-    return kind == DECISION_SWITCH && c->dit.global_sink && at > c->dit.window;
+    return kind == DECISION_STEPS ||
+           (kind == DECISION_SWITCH && c->dit.global_sink && at - base > window);
 }
 
-void plan_recache(const struct conf *c, enum decision_kind kind, int64_t at, int64_t *first,
-                  int32_t *n_frames)
+bool plan_recaches(enum decision_kind kind)
 {
-    const int64_t keeps = keeps_sink(c, kind, at) ? c->dit.window - c->dit.sink : c->dit.window;
+    return kind == DECISION_SWITCH || kind == DECISION_REBUILD;
+}
+
+int32_t plan_window(const struct ledger *l, const struct conf *c, int64_t preset)
+{
+    return preset == 0 ? c->dit.window : l->presets[preset - 1].window;
+}
+
+void plan_recache(const struct conf *c, int32_t window, enum decision_kind kind, int64_t at,
+                  int32_t base, int64_t *first, int32_t *n_frames)
+{
+    const int64_t keeps = keeps_sink(c, window, kind, at, base) ? window - c->dit.sink : window;
     *first = at > keeps ? at - keeps : 0;
     *n_frames = (int32_t)(at - *first);
 }
 
-int32_t plan_sink_base(const struct conf *c, enum decision_kind kind, int64_t at, int32_t base)
+int32_t plan_sink_base(const struct conf *c, int32_t window, enum decision_kind kind, int64_t at,
+                       int32_t base)
 {
-    if (keeps_sink(c, kind, at)) return base;
-    return at > c->dit.window ? (int32_t)(at - c->dit.window) : 0;
+    if (keeps_sink(c, window, kind, at, base)) return base;
+    return at > window ? (int32_t)(at - window) : 0;
 }
 
 static const struct ledger_decision *last_decision(const struct ledger *l)
@@ -36,7 +51,20 @@ static bool has_lost_cache(const struct ledger *l, int64_t session)
            last->kv_generation != ledger_read(&l->dit.kv_generation);
 }
 
-/* Decides whether block L of this session takes a new prompt, or must be rebuilt for. */
+/* last: the session's, NULL for its first. */
+static enum decision_kind kind_of(const struct ledger *l, const struct conf *c,
+                                  const struct plan *p, const struct ledger_decision *last,
+                                  bool is_lost)
+{
+    if (!last) return DECISION_START;
+    if (is_lost) return DECISION_REBUILD;
+    if (p->script != last->script)
+        return l->scripts[p->script].is_rebuild ? DECISION_REBUILD : DECISION_SWITCH;
+    const bool is_same = plan_window(l, c, p->preset) == plan_window(l, c, last->preset);
+    return is_same ? DECISION_STEPS : DECISION_SWITCH;
+}
+
+/* Decides whether block L of this session takes a new prompt or preset, or must be rebuilt for. */
 static struct plan decide(const struct ledger *l, const struct conf *c, struct plan p,
                           bool (*is_ready)(void *, const struct ledger_script *), void *self)
 {
@@ -47,6 +75,7 @@ static struct plan decide(const struct ledger *l, const struct conf *c, struct p
 
     p.action = PLAN_WAIT;
     p.needs = -1;
+    p.preset = ledger_due_preset(l, p.session, p.block, is_ours ? last->preset : 0);
     p.script = ledger_due_script(l, p.session, p.block, is_ours ? last->script : -1, is_ready, self,
                                  &p.waits_for_prompt);
     if (p.script < 0 && is_lost && !p.waits_for_prompt) {
@@ -54,12 +83,15 @@ static struct plan decide(const struct ledger *l, const struct conf *c, struct p
         if (p.waits_for_prompt) p.needs = last->script;
         else p.script = last->script;
     }
+    /* A preset alone goes on with the prompt in force; while a prompt is waited for it waits, too.
+     */
+    if (p.script < 0 && is_ours && p.preset > 0 && !p.waits_for_prompt) p.script = last->script;
     if (p.script < 0) return p;
     p.action = PLAN_DECIDE;
-    p.kind = !is_ours                                     ? DECISION_START
-             : is_lost || l->scripts[p.script].is_rebuild ? DECISION_REBUILD
-                                                          : DECISION_SWITCH;
-    p.sink_base = is_ours ? plan_sink_base(c, p.kind, at, last->sink_base) : 0;
+    if (p.preset == 0 && is_ours) p.preset = last->preset;
+    p.kind = kind_of(l, c, &p, is_ours ? last : NULL, is_lost);
+    p.sink_base =
+        is_ours ? plan_sink_base(c, plan_window(l, c, p.preset), p.kind, at, last->sink_base) : 0;
     return p;
 }
 
@@ -88,8 +120,12 @@ static struct plan plan_clean(const struct ledger *l, const struct conf *c, int6
     struct plan p = {.action = PLAN_CLEAN, .block = L - 1, .script = -1, .needs = -1};
     p.session = ledger_session_of(l, L - 1);
     const int64_t next = ledger_session_of(l, L);
-    if (is_decided(l, L) || ledger_session_is_over(l, p.session)) {
+    const bool is_new = is_decided(l, L);
+    if ((is_new && plan_recaches((enum decision_kind)last_decision(l)->kind)) ||
+        ledger_session_is_over(l, p.session)) {
         p.action = PLAN_SKIP_CLEAN;
+    } else if (is_new) { /* other steps: no recache, and the clean pass takes none of them */
+        return p;
     } else if (next == p.session &&
                is_wanted(l, c, L)) { /* else decide later, with newer prompts */
         const struct plan ahead =

@@ -23,6 +23,7 @@ struct plan {
     int64_t block;         /* L; for CLEAN, L - 1 */
     int64_t session;       /* that holds the block */
     int64_t script;        /* DECIDE */
+    int64_t preset;        /* DECIDE: as in the decision */
     int32_t kind;          /* DECIDE: enum decision_kind */
     int32_t sink_base;     /* DECIDE */
     bool waits_for_prompt; /* WAIT: a due prompt is not encoded yet */
@@ -33,13 +34,21 @@ struct plan {
 struct plan plan_next(const struct ledger *l, const struct conf *c,
                       bool (*is_ready)(void *self, const struct ledger_script *s), void *self);
 
+/* The window under a decision's preset. */
+int32_t plan_window(const struct ledger *l, const struct conf *c, int64_t preset);
+
+/* Its block begins with a recache, which rewrites what the clean pass before it would. */
+bool plan_recaches(enum decision_kind kind);
+
 /* First frame and number of frames that the recache before a block processes, in latents of the
- * session, for a decision of this kind at frame `at` (> 0). A switch with a kept sink and a window
- * that has rolled does not recompute the sink; else every frame the window holds is. */
-void plan_recache(const struct conf *c, enum decision_kind kind, int64_t at, int64_t *first,
-                  int32_t *n_frames);
+ * session, for a decision of this kind, window and sink base at frame `at` (> 0). A switch with a
+ * kept sink and a window that has rolled, seen from that sink, does not recompute the sink; else
+ * every frame the window holds is. */
+void plan_recache(const struct conf *c, int32_t window, enum decision_kind kind, int64_t at,
+                  int32_t base, int64_t *first, int32_t *n_frames);
 
 /* Sink base after it, when it was `base` before. */
-int32_t plan_sink_base(const struct conf *c, enum decision_kind kind, int64_t at, int32_t base);
+int32_t plan_sink_base(const struct conf *c, int32_t window, enum decision_kind kind, int64_t at,
+                       int32_t base);
 
 #endif

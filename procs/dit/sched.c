@@ -40,7 +40,7 @@ err_t sched_open(struct sched *s, const char *steps)
 void sched_sinusoid(const struct sched *s, int32_t step, int32_t n, float *out)
 {
     const int32_t half = n / 2;
-    MUST(step >= 0 && step <= s->n_steps && n % 2 == 0);
+    MUST(step >= 0 && step <= SCHED_CLEAN && n % 2 == 0);
     for (int32_t k = 0; k < half; k++) {
         const double angle = (double)s->t[step] * pow(10000.0, -(double)k / half);
         out[k] = (float)cos(angle);

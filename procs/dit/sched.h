@@ -12,11 +12,12 @@
 
 #include "common/err.h"
 
-enum { SCHED_STEPS_MAX = 5 };
+/* SCHED_CLEAN: the index of t = 0, whatever the number of steps. */
+enum { SCHED_STEPS_MAX = 5, SCHED_CLEAN = SCHED_STEPS_MAX };
 
 struct sched {
     int32_t n_steps;
-    float t[SCHED_STEPS_MAX + 1]; /* timestep fed to the network; [n_steps] is 0, the clean pass */
+    float t[SCHED_STEPS_MAX + 1]; /* timestep fed to the network; [SCHED_CLEAN] is 0 */
     float sigma[SCHED_STEPS_MAX]; /* noise level at which the step runs */
 };
 

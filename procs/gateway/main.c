@@ -17,12 +17,13 @@
 
 enum { RECEIPTS_MAX = 256 };
 
-/* A client that waits for the decision on its prompt. */
+/* A client that waits for the decision on its prompt, or on its preset. */
 struct receipt {
     uint8_t peer[SOCK_PEER_MAX];
     size_t n_peer;
     uint64_t request;
-    int64_t script;
+    int64_t record; /* of the script, or of the presets */
+    bool is_preset;
 };
 
 struct gateway {
@@ -32,7 +33,7 @@ struct gateway {
     struct region prompts_region, frames_region, latents_region;
     struct receipt receipt[RECEIPTS_MAX];
     int32_t n_receipts;
-    int64_t rate_at_ns; /* second in which prompts are counted */
+    int64_t rate_at_ns; /* second in which prompts and presets are counted */
     int32_t rate_n;
     struct msg msg; /* in hand */
     uint8_t wire[MSG_BYTES_MAX];
@@ -133,12 +134,16 @@ static void send_receipts(struct gateway *g, bool *did_work)
     for (int32_t i = 0; i < g->n_receipts; i++) {
         struct receipt *r = &g->receipt[i];
         const struct ledger *l = g->st->ledger;
-        const int64_t decision = gateway_decision_of(l, r->script);
+        const int64_t decision = r->is_preset ? gateway_decision_of_preset(l, r->record)
+                                              : gateway_decision_of(l, r->record);
+        const int64_t session =
+            r->is_preset ? l->presets[r->record].session : l->scripts[r->record].session;
         if (decision >= 0) {
             send_receipt(g, r, &l->decisions[decision]);
             *did_work = true;
-        } else if (ledger_session_is_over(l, l->scripts[r->script].session)) {
-            (void)FAIL(ERR_NONE, "the session ended before the prompt took effect");
+        } else if (ledger_session_is_over(l, session)) {
+            (void)FAIL(ERR_NONE, "the session ended before the %s took effect",
+                       r->is_preset ? "preset" : "prompt");
             refuse(g, r->peer, r->n_peer, r->request, ERR_NONE);
         } else {
             g->receipt[kept++] = *r;
@@ -165,14 +170,18 @@ static err_t check_rate(struct gateway *g)
 static err_t take_prompt(struct gateway *g, const uint8_t *peer, size_t n_peer, uint64_t request)
 {
     err_t e = OK;
-    int64_t script;
+    int64_t record;
+    const bool is_preset = g->msg.type == MSG_PRESET;
     TRY(check_rate(g));
-    TRY(session_prompt(&g->session, g->msg.text, request, &script));
+    if (is_preset)
+        TRY(session_preset(&g->session, (int32_t)g->msg.window, g->msg.text, request, &record));
+    else TRY(session_prompt(&g->session, g->msg.text, request, &record));
     for (int32_t i = 0; i < g->n_receipts; i++)
         if (g->receipt[i].request == request) return OK; /* asked again while it waits */
     if (g->n_receipts == RECEIPTS_MAX) return FAIL(ERR_AGAIN, "too many prompts wait");
     struct receipt *r = &g->receipt[g->n_receipts++];
-    *r = (struct receipt){.n_peer = n_peer, .request = request, .script = script};
+    *r = (struct receipt){
+        .n_peer = n_peer, .request = request, .record = record, .is_preset = is_preset};
     memcpy(r->peer, peer, n_peer);
 out:
     return e;
@@ -182,7 +191,7 @@ static void handle(struct gateway *g, const uint8_t *peer, size_t n_peer, size_t
 {
     err_t e = msg_unpack(&g->msg, g->wire, n_bytes);
     const uint64_t request = e == OK ? g->msg.request : 0;
-    if (e == OK && g->msg.type == MSG_PROMPT) {
+    if (e == OK && (g->msg.type == MSG_PROMPT || g->msg.type == MSG_PRESET)) {
         e = take_prompt(g, peer, n_peer, request);
     } else if (e == OK && g->msg.type == MSG_FINISH) {
         session_finish(&g->session, g->msg.job);

@@ -81,6 +81,15 @@ int64_t gateway_n_scripted(const struct ledger *l, int64_t session)
     return n;
 }
 
+int64_t gateway_n_scripted_presets(const struct ledger *l, int64_t session)
+{
+    int64_t n = 0;
+    const int64_t all = (int64_t)ledger_read(&l->gateway.n_presets);
+    for (int64_t i = 0; i < all; i++)
+        n += l->presets[i].session == session && l->presets[i].request == 0;
+    return n;
+}
+
 bool gateway_resumes_output(const struct ledger *l, int64_t at)
 {
     return ledger_read(&l->gateway.n_outputs) == (uint64_t)at + 1;
@@ -160,12 +169,19 @@ bool gateway_is_whole(const struct ledger *l, const struct conf *c, int64_t at, 
     return end != INT64_MAX && n_put >= ledger_frames_of((end - s->first_block) * c->dit.block);
 }
 
-/* --- prompts from clients --------------------------------------------------------------------- */
+/* --- prompts and presets from clients --------------------------------------------------------- */
 
 int64_t gateway_find_request(const struct ledger *l, uint64_t request)
 {
     for (int64_t i = (int64_t)ledger_read(&l->gateway.n_scripts) - 1; i >= 0; i--)
         if (l->scripts[i].request == request) return i;
+    return -1;
+}
+
+int64_t gateway_find_preset(const struct ledger *l, uint64_t request)
+{
+    for (int64_t i = (int64_t)ledger_read(&l->gateway.n_presets) - 1; i >= 0; i--)
+        if (l->presets[i].request == request) return i;
     return -1;
 }
 
@@ -175,5 +191,16 @@ int64_t gateway_decision_of(const struct ledger *l, int64_t script)
     for (int64_t i = (int64_t)ledger_read(&l->dit.n_decisions) - 1;
          i >= 0 && l->decisions[i].script >= script; i--)
         if (l->decisions[i].session == l->scripts[script].session) found = i;
+    return found;
+}
+
+int64_t gateway_decision_of_preset(const struct ledger *l, int64_t preset)
+{
+    int64_t found = -1;
+    for (int64_t i = (int64_t)ledger_read(&l->dit.n_decisions) - 1;
+         i >= 0 && l->decisions[i].session == l->presets[preset].session &&
+         l->decisions[i].preset > preset;
+         i--)
+        found = i;
     return found;
 }

@@ -61,6 +61,9 @@ uint64_t gateway_plan_finish(const struct ledger *l, const struct conf *c, int64
  * job's prompt of this number. */
 int64_t gateway_n_scripted(const struct ledger *l, int64_t session);
 
+/* The same of preset records. */
+int64_t gateway_n_scripted_presets(const struct ledger *l, int64_t session);
+
 /* The session's output was begun by a predecessor: continue it; else it is begun, emptied. */
 bool gateway_resumes_output(const struct ledger *l, int64_t at);
 
@@ -86,12 +89,14 @@ int32_t gateway_frames_to_put(const struct conf *c, int64_t n_put, int64_t n_sho
 /* All frames of the session are in its output, or dropped. */
 bool gateway_is_whole(const struct ledger *l, const struct conf *c, int64_t at, int64_t n_put);
 
-/* --- prompts from clients --------------------------------------------------------------------- */
+/* --- prompts and presets from clients --------------------------------------------------------- */
 
 /* The record of a client's request, or -1: asking twice is asking once. */
 int64_t gateway_find_request(const struct ledger *l, uint64_t request);
+int64_t gateway_find_preset(const struct ledger *l, uint64_t request);
 
 /* The decision that took the prompt, or one newer than it in its session; -1: not decided yet. */
 int64_t gateway_decision_of(const struct ledger *l, int64_t script);
+int64_t gateway_decision_of_preset(const struct ledger *l, int64_t preset);
 
 #endif

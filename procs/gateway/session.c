@@ -145,6 +145,46 @@ out:
     return e;
 }
 
+static err_t append_preset(struct session *s, int64_t at_block, uint64_t request, int32_t window,
+                           const char *steps)
+{
+    err_t e = OK;
+    struct conf c = s->st->conf;
+    const uint64_t n = ledger_read(&page(s)->n_presets);
+    struct ledger_preset *r = &s->ledger->presets[n];
+    if (n == LEDGER_PRESETS_MAX)
+        return FAIL(ERR_LIMIT, "this pipeline has taken %llu presets: restart it",
+                    (unsigned long long)n);
+    c.dit.window_max = conf_window_max(&c); /* what there is memory for */
+    c.dit.window = window;
+    snprintf(c.dit.steps, sizeof c.dit.steps, "%s", steps);
+    TRY(conf_check(&c));
+    *r = (struct ledger_preset){.request = request,
+                                .session = s->at,
+                                .at_block = at_block,
+                                .asked_ns = now_ns(),
+                                .window = window};
+    snprintf(r->steps, sizeof r->steps, "%s", steps);
+    TRY(fault(FAULT_GATEWAY_PRESET));
+    ledger_publish(&page(s)->n_presets, n + 1);
+    e = fault(FAULT_GATEWAY_PRESET_TAKEN);
+out:
+    return e;
+}
+
+/* As append_scripts, and before them: a block may be wanted as soon as there is a prompt. */
+static err_t append_presets(struct session *s)
+{
+    err_t e = OK;
+    const struct job_video *v = video(s);
+    for (int64_t i = gateway_n_scripted_presets(s->ledger, s->at); i < v->n_presets; i++) {
+        const struct job_preset *p = &v->presets[i];
+        TRY(append_preset(s, record(s)->first_block + p->at_block, 0, p->window, p->steps));
+    }
+out:
+    return e;
+}
+
 /* Goes on where a predecessor was stopped; blocks are wanted only after the last of them. */
 static err_t append_scripts(struct session *s)
 {
@@ -266,7 +306,8 @@ static void enter_session(struct session *s)
 {
     s->n_put = (int64_t)ledger_read(&page(s)->n_committed) - record(s)->first_frame;
     s->n_shown = s->n_put;
-    err_t e = append_scripts(s);
+    err_t e = append_presets(s);
+    if (e == OK) e = append_scripts(s);
     if (has_failed(s)) end_session(s); /* a predecessor failed, and may have died before this */
     else if (e == OK) e = open_output(s);
     if (e != OK) fail_job(s, e);
@@ -499,20 +540,40 @@ int32_t session_wait_ms(const struct session *s)
     return ms < 1 ? 1 : ms < STAGE_POLL_MS ? (int32_t)ms : STAGE_POLL_MS;
 }
 
-/* --- prompts from clients --------------------------------------------------------------------- */
+/* --- prompts and presets from clients --------------------------------------------------------- */
+
+static err_t check_is_live(const struct session *s)
+{
+    if (!s->job || s->at < 0) return FAIL(ERR_NONE, "no session runs");
+    if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
+    if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
+    return OK;
+}
 
 err_t session_prompt(struct session *s, const char *text, uint64_t request, int64_t *script)
 {
     err_t e = OK;
     *script = gateway_find_request(s->ledger, request);
     if (*script >= 0) return OK;
-    if (!s->job || s->at < 0) return FAIL(ERR_NONE, "no session runs");
-    if (!s->job->is_live) return FAIL(ERR_NONE, "the running session has a script of its own");
-    if (ledger_session_end(record(s)) != INT64_MAX) return FAIL(ERR_NONE, "the session is ending");
+    TRY(check_is_live(s));
     TRY(append_script(
         s, &(struct wish){
                .text = text, .session = s->at, .at_block = SCRIPT_ASAP, .request = request}));
     *script = (int64_t)ledger_read(&page(s)->n_scripts) - 1;
+    ring_all(s);
+out:
+    return e;
+}
+
+err_t session_preset(struct session *s, int32_t window, const char *steps, uint64_t request,
+                     int64_t *preset)
+{
+    err_t e = OK;
+    *preset = gateway_find_preset(s->ledger, request);
+    if (*preset >= 0) return OK;
+    TRY(check_is_live(s));
+    TRY(append_preset(s, SCRIPT_ASAP, request, window, steps));
+    *preset = (int64_t)ledger_read(&page(s)->n_presets) - 1;
     ring_all(s);
 out:
     return e;

@@ -51,6 +51,11 @@ void session_close(struct session *s);
 MUST_USE err_t session_prompt(struct session *s, const char *text, uint64_t request,
                               int64_t *script);
 
+/* The same of a preset: steps and window that take effect as soon as possible. ERR_CONFIG says what
+ * does not fit. *preset is its record. */
+MUST_USE err_t session_preset(struct session *s, int32_t window, const char *steps,
+                              uint64_t request, int64_t *preset);
+
 /* How long nothing is due, for the loop's wait. */
 int32_t session_wait_ms(const struct session *s);
 

@@ -15,8 +15,8 @@ enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
 #define ON_SESSIONS (ON(GENERATE) | ON(SERVE))
 #define ON_OUTPUTS (ON_SESSIONS | ON(REPLAY))
 #define ON_CONF                                                                                    \
-    (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(DOCTOR) |       \
-     ON(BENCH) | ON(TRACE))
+    (ON_RUNS | ON(PREPARE) | ON(DOWN) | ON(STATUS) | ON(RESTART) | ON(PROMPT) | ON(PRESET) |       \
+     ON(DOCTOR) | ON(BENCH) | ON(TRACE))
 
 static const struct option {
     const char *name;
@@ -119,6 +119,10 @@ static const struct {
                     " frames, to the bit.\n"},
     [CMD_PROMPT] = {"prompt", "TEXT", "changes the live prompt; prints when it takes effect",
                     "longlived prompt \"a blue cube\"\n"},
+    [CMD_PRESET] = {"preset", "NAME", "changes the live session to a preset; prints from where on",
+                    "longlived preset turbo\n"
+                    "\nNAME is a [preset.NAME] of the running configuration, whose steps and window"
+                    " may be\nothers, and nothing else.\n"},
     [CMD_DOCTOR] = {"doctor", NULL, "what is missing here, and what to do about it",
                     "longlived doctor -c configs/tiny.ini\n"},
     [CMD_BENCH] = {"bench", "[B.json]", "where the milliseconds go, by a protocol",

@@ -18,6 +18,7 @@ enum command {
     CMD_SERVE,
     CMD_REPLAY,
     CMD_PROMPT,
+    CMD_PRESET,
     CMD_DOCTOR,
     CMD_BENCH,
     CMD_TRACE,
@@ -33,7 +34,8 @@ enum { ARGS_SETS_MAX = 64, ARGS_BLOCKS_MAX = 1000000000 };
 struct args {
     enum command cmd;
     bool wants_help, wants_version;
-    const char *word;  /* restart STAGE, replay RUN_DIR, prompt TEXT, B.json; NULL: not given */
+    /* restart STAGE, replay RUN_DIR, prompt TEXT, preset NAME, B.json; NULL: not given */
+    const char *word;
     const char *word2; /* convert IN OUT, compare A B */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;

@@ -15,6 +15,7 @@ MUST_USE err_t cmd_generate(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_serve(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_replay(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_prompt(const struct args *a, const char *bin_dir);
+MUST_USE err_t cmd_preset(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_doctor(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_bench(const struct args *a, const char *bin_dir);
 MUST_USE err_t cmd_trace(const struct args *a, const char *bin_dir);

@@ -48,6 +48,7 @@ static err_t run(const struct args *a)
         [CMD_REPLAY] = cmd_replay,   [CMD_PROMPT] = cmd_prompt,     [CMD_PREPARE] = cmd_prepare,
         [CMD_DOCTOR] = cmd_doctor,   [CMD_BENCH] = cmd_bench,       [CMD_TRACE] = cmd_trace,
         [CMD_COMPARE] = cmd_compare, [CMD_INSPECT] = cmd_inspect,   [CMD_CONVERT] = cmd_convert,
+        [CMD_PRESET] = cmd_preset,
     };
     char bin_dir[256];
     err_t e = OK;

@@ -3,9 +3,10 @@
 
 #include "tests/scratch.h"
 
-#define VIDEO                                                                                      \
+#define REST                                                                                       \
     "{\"prompts\": [{\"text\": \"a\", \"at_block\": 0}], \"blocks\": 3, \"seed\": 0,"              \
-    " \"out\": \"-\", \"hashes\": \"\", \"noise\": \"\", \"embeds\": \"\", \"latents\": \"\"}"
+    " \"out\": \"-\", \"hashes\": \"\", \"noise\": \"\", \"embeds\": \"\", \"latents\": \"\""
+#define VIDEO REST ", \"presets\": []}"
 #define JOB(videos)                                                                                \
     "{\"v\": 1, \"id\": \"7\", \"live\": false, \"videos\": [" videos "], \"prewarm\": []}"
 
@@ -17,10 +18,11 @@ static void test_written_and_read_back(void **state)
         {"&nbsp;", 14, true, true}, /* cleaned once more it would be empty */
         {"now", -1, false, false},
     };
+    struct job_preset presets[] = {{"1000,500", 0, 8}, {"7", 3, 24}};
     struct job_video videos[] = {
-        {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt", "n", "e", "l"},
-        {p0 + 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL},
-        {NULL, 0, 0, 5, "-", "", "", "", ""},
+        {p0, 3, 81, INT64_MAX, "/tmp/\xC3\xA9 a.mp4", "h.txt", "n", "e", "l", presets, 2},
+        {p0 + 1, 1, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0},
+        {NULL, 0, 0, 5, "-", "", "", "", "", NULL, 0},
     };
     char *prewarm[] = {"one", "two"};
     const struct job job = {UINT64_MAX, true, videos, 3, prewarm, 2};
@@ -42,6 +44,12 @@ static void test_written_and_read_back(void **state)
         assert_string_equal(a->noise, v->noise ? v->noise : "");
         assert_string_equal(a->embeds, v->embeds ? v->embeds : "");
         assert_string_equal(a->latents, v->latents ? v->latents : "");
+        assert_int_equal(a->n_presets, v->n_presets);
+        for (int k = 0; k < v->n_presets; k++) {
+            assert_string_equal(a->presets[k].steps, v->presets[k].steps);
+            assert_true(a->presets[k].at_block == v->presets[k].at_block);
+            assert_int_equal(a->presets[k].window, v->presets[k].window);
+        }
         for (int k = 0; k < v->n_prompts; k++) {
             assert_string_equal(a->prompts[k].text, v->prompts[k].text);
             assert_true(a->prompts[k].at_block == v->prompts[k].at_block);
@@ -59,12 +67,16 @@ static void test_what_cannot_be_written(void **state)
 {
     (void)state;
     struct job_prompt p[] = {{"a", 5, false, false}, {"b", 5, false, false}};
-    struct job_video v = {p, 2, 9, 0, "", "", "", "", ""};
+    struct job_preset q[] = {{"1", 4, 8}, {"1", 4, 9}};
+    struct job_video v = {p, 2, 9, 0, "", "", "", "", "", q, 1};
     struct job job = {1, false, &v, 1, NULL, 0};
     const char *path = scratch_path("bad.json");
     const int32_t files = scratch_count();
     want_fails(job_write(path, &job), ERR_DATA, "bad.json: video 0: \"at_block\" = 5: over 5");
     p[1].at_block = 6;
+    v.n_presets = 2;
+    want_fails(job_write(path, &job), ERR_DATA, "bad.json: video 0: \"at_block\" = 4: at least 5");
+    v.n_presets = 1;
     v.out = "\xFF";
     want_fails(job_write(path, &job), ERR_DATA, "bad.json: a text of the job is not UTF-8");
     v.out = "";
@@ -115,6 +127,11 @@ static void test_every_refusal_names_path_and_reason(void **state)
          "video 0: \"blocks\" = -1: at least 0"},
         {JOB("{\"prompts\": [{\"text\": \"a\", \"at_block\": 0}], \"blocks\": 1, \"seed\": 0}"),
          "video 0: \"out\" is not a string"},
+        {JOB(REST "}"), "video 0: no \"presets\""},
+        {JOB(REST ", \"presets\": [{\"steps\": \"1000,900,800,700,600,500,400\"}]}"),
+         "video 0: \"steps\" of 28 bytes: at most 27"},
+        {JOB(REST ", \"presets\": [{\"steps\": \"1\", \"window\": 0}]}"),
+         "video 0: \"window\" = 0: at least 1"},
         {JOB(VIDEO) "x", "job.json:1: "},
     };
     struct job *job = NULL;

@@ -26,6 +26,7 @@ static uint64_t *word_of(uint32_t where)
         {offsetof(struct ledger, gateway), sizeof(struct ledger_gateway)},
         {offsetof(struct ledger, sessions), RECORDS * sizeof(struct ledger_session)},
         {offsetof(struct ledger, scripts), RECORDS * sizeof(struct ledger_script)},
+        {offsetof(struct ledger, presets), RECORDS * sizeof(struct ledger_preset)},
         {offsetof(struct ledger, decisions), RECORDS * sizeof(struct ledger_decision)},
     };
     enum { PARTS = sizeof parts / sizeof *parts };

@@ -272,7 +272,10 @@ static void fill_sound(void)
     ledger->scripts[1] = (struct ledger_script){.text_at = 10, .n_text_bytes = 6};
     ledger->scripts[2] = (struct ledger_script){.session = 1, .at_block = SCRIPT_ASAP};
     ledger->decisions[0] = (struct ledger_decision){.script = 1};
-    ledger->decisions[1] = (struct ledger_decision){.block = 5, .session = 1, .script = 2};
+    ledger->presets[0] = (struct ledger_preset){.window = 12, .steps = "1000"};
+    ledger->decisions[1] =
+        (struct ledger_decision){.block = 5, .session = 1, .script = 2, .preset = 1};
+    ledger_publish(&ledger->gateway.n_presets, 1);
     ledger_publish(&ledger->gateway.n_sessions, 2);
     ledger_publish(&ledger->gateway.n_scripts, 3);
     ledger_publish(&ledger->gateway.n_text_bytes, 16);
@@ -318,6 +321,13 @@ static void test_check(void **state)
         {&l->decisions[1].session, 2, "decision 1"},
         {&l->decisions[1].script, 3, "decision 1"},
         {&l->decisions[1].n_tokens, UINT32_MAX, "decision 1"},
+        {&l->decisions[1].preset, 2, "decision 1"},
+        {&l->decisions[1].preset, UINT64_MAX, "decision 1"},
+        {&l->gateway.n_presets, LEDGER_PRESETS_MAX + 1, "a count"},
+        {&l->presets[0].session, 2, "preset record 0"},
+        {&l->presets[0].at_block, UINT64_MAX - 1, "preset record 0"},
+        {&l->presets[0].window, 2, "preset record 0"},
+        {&l->presets[0].window, 25, "preset record 0"},
     };
     want_ok(ledger_check(l)); /* empty */
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

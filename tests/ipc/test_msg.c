@@ -62,6 +62,7 @@ static void there_and_back(void)
     assert_int_equal(out.time_ms, in.time_ms);
     assert_int_equal(out.status, in.status);
     assert_int_equal(out.job, in.job);
+    assert_int_equal(out.window, in.window);
     assert_string_equal(out.text, in.text);
     for (size_t cap = 0; cap < n; cap += 1 + n / 500) assert_int_equal(msg_pack(&in, buf, cap), 0);
 }
@@ -73,6 +74,7 @@ static void start(enum msg_type type)
     in.request = type == MSG_BELL ? 0 : 7;
     if (type == MSG_PROMPT) strcpy(in.text, "a fox");
     if (type == MSG_FINISH) in.job = 3;
+    if (type == MSG_PRESET) in.window = 8, strcpy(in.text, "1000,500,250");
 }
 
 static void test_round_trips_at_bounds(void **state)
@@ -118,6 +120,12 @@ static void test_out_of_bounds_is_not_packed(void **state)
     assert_int_equal(msg_pack(&in, buf, sizeof buf), 0);
     start(MSG_PROMPT);
     in.request = 0;
+    assert_int_equal(msg_pack(&in, buf, sizeof buf), 0);
+    start(MSG_PRESET);
+    in.window = 25;
+    assert_int_equal(msg_pack(&in, buf, sizeof buf), 0);
+    start(MSG_PRESET);
+    memset(in.text, '1', LEDGER_STEPS_BYTES);
     assert_int_equal(msg_pack(&in, buf, sizeof buf), 0);
     start(MSG_PROMPT);
     in.text[0] = '\0';

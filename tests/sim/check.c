@@ -24,6 +24,7 @@ enum {
     DONE,
     OUTPUTS,
     ENDING,
+    PRESETS,
     COUNTERS
 };
 
@@ -43,6 +44,7 @@ static void read_counters(const struct ledger *l, uint64_t now[COUNTERS])
     now[DONE] = l->gateway.job_done;
     now[OUTPUTS] = l->gateway.n_outputs;
     now[ENDING] = l->gateway.job_end;
+    now[PRESETS] = l->gateway.n_presets;
 }
 
 static enum ledger_writer owner(int i)
@@ -90,7 +92,14 @@ static void keep_records(struct sim *s, const uint64_t now[COUNTERS])
     for (uint64_t i = s->last[DECISIONS]; i < now[DECISIONS]; i++) {
         const struct ledger_decision *d = &l->decisions[i];
         if (d->block != (int64_t)now[LATENTS]) sim_fail(s, "a decision for a block that is made");
-        if (i > 0 && d->script <= d[-1].script) sim_fail(s, "a decision for an older prompt");
+        if (i > 0 &&
+            (d->script < d[-1].script || (d->session == d[-1].session && d->preset < d[-1].preset)))
+            sim_fail(s, "a decision for an older prompt or preset");
+        if (i > 0 && d->script == d[-1].script && d->preset == d[-1].preset)
+            sim_fail(s, "a decision that decides nothing");
+        if (i > 0 && d->block == d[-1].block) sim_fail(s, "a block is decided twice");
+        if (d->preset && l->presets[d->preset - 1].session != d->session)
+            sim_fail(s, "a decision for a preset of another session");
         if (l->scripts[d->script].session != d->session ||
             memcmp(d->key, l->scripts[d->script].key, sizeof d->key) != 0)
             sim_fail(s, "a decision that is not its script's");
@@ -101,6 +110,12 @@ static void keep_records(struct sim *s, const uint64_t now[COUNTERS])
         for (uint64_t k = 0; request && k < i; k++)
             if (l->scripts[k].request == request) sim_fail(s, "a request is taken twice");
         s->scripts[i] = l->scripts[i];
+    }
+    for (uint64_t i = s->last[PRESETS]; i < now[PRESETS]; i++) {
+        const uint64_t request = l->presets[i].request;
+        for (uint64_t k = 0; request && k < i; k++)
+            if (l->presets[k].request == request) sim_fail(s, "a request is taken twice");
+        s->presets[i] = l->presets[i];
     }
     for (uint64_t i = s->last[SESSIONS]; i < now[SESSIONS]; i++) {
         s->first_block[i] = l->sessions[i].first_block;
@@ -119,6 +134,8 @@ static void check_records(struct sim *s)
         sim_fail(s, "a decision was changed");
     if (memcmp(s->scripts, l->scripts, l->gateway.n_scripts * sizeof *s->scripts) != 0)
         sim_fail(s, "a script record was changed");
+    if (memcmp(s->presets, l->presets, l->gateway.n_presets * sizeof *s->presets) != 0)
+        sim_fail(s, "a preset record was changed");
     for (uint64_t i = 0; i < l->gateway.n_sessions; i++)
         if (s->first_block[i] != l->sessions[i].first_block ||
             s->first_frame[i] != l->sessions[i].first_frame)
@@ -153,7 +170,7 @@ void sim_check_latent_write(struct sim *s, int64_t latent)
     if (latent < made && s->broken == SIM_SOUND) sim_fail(s, "a committed latent is written again");
     if (lost >= (int64_t)l->vae.n_latents - REBUILD)
         sim_fail(s, "latent %lld is lost, vae may need it", (long long)lost);
-    if (lost >= made - s->conf.dit.window)
+    if (lost >= made - conf_window_max(&s->conf))
         sim_fail(s, "latent %lld is lost, a recache may need it", (long long)lost);
 }
 
@@ -189,16 +206,20 @@ void sim_check_refusal(struct sim *s)
 /* --- contents: what is committed is what the replay has -----------------------------------------
  */
 
-/* A script decides by its blocks, whatever was encoded when: the newest record up to the block. */
+/* A script decides by its blocks, whatever was encoded when: the newest record up to the block; and
+ * so do the presets of a replay. */
 static void check_script(struct sim *s, int64_t block)
 {
     const struct ledger *l = s->ledger;
     const int64_t at = ledger_session_of(l, block);
-    int64_t i = (int64_t)l->gateway.n_scripts - 1;
+    int64_t i = (int64_t)l->gateway.n_scripts - 1, k = (int64_t)l->gateway.n_presets;
     if (at < 0 || l->sessions[at].is_live) return;
     while (i >= 0 && (l->scripts[i].session != at || l->scripts[i].at_block > block)) i--;
+    while (k > 0 && (l->presets[k - 1].session != at || l->presets[k - 1].at_block > block)) k--;
     const struct ledger_decision *d = &l->decisions[l->dit.n_decisions - 1];
-    if (i < 0 || d->script != i || d->block != l->scripts[i].at_block)
+    const int64_t preset_at = k ? l->presets[k - 1].at_block : 0;
+    if (i < 0 || d->script != i || d->preset != k ||
+        d->block != (l->scripts[i].at_block > preset_at ? l->scripts[i].at_block : preset_at))
         sim_fail(s, "block %lld does not go by the script", (long long)block);
 }
 

@@ -12,6 +12,8 @@ struct replay {
     const struct ledger_decision *d; /* in force */
     int64_t base;                    /* first latent of the session, over the ledger */
     uint64_t prompt;
+    int64_t window;
+    int32_t n_steps;
     uint64_t x[SIM_WINDOW_MAX];
 };
 
@@ -35,13 +37,16 @@ static void take_prompt(struct replay *r, int64_t block)
     if (r->d->n_tokens != (int32_t)(half[0] % 512))
         sim_fail(r->s, "decision at %lld: tokens of another embedding", (long long)r->d->block);
     r->prompt = sim_prompt(half);
+    const struct ledger_preset *p = r->d->preset ? &r->s->ledger->presets[r->d->preset - 1] : NULL;
+    r->window = p ? p->window : r->s->conf.dit.window;
+    r->n_steps = sim_n_steps(p ? p->steps : r->s->conf.dit.steps);
 }
 
 /* Frames [sink_base, sink_base + sink) and the newest (window - sink), or all while they fit. */
 static uint64_t seen_by(const struct replay *r, int64_t end, int layer)
 {
     const struct sim *s = r->s;
-    const int64_t sink = r->d->sink_base, window = s->conf.dit.window, n_sink = s->conf.dit.sink;
+    const int64_t sink = r->d->sink_base, window = r->window, n_sink = s->conf.dit.sink;
     const int64_t rest = end - sink > window ? end - (window - n_sink) : sink + n_sink;
     const bool is_relative = s->conf.dit.rope == ROPE_RELATIVE;
     const int64_t oldest = end - window > sink ? end - window : sink;
@@ -62,7 +67,7 @@ static void pass(struct replay *r, int64_t first, int64_t n, int step)
             r->s->oracle_k[layer][r->base + first + i] = sim_key(r->x[i], layer, step);
             r->s->oracle_v[layer][r->base + first + i] = sim_value(r->x[i], layer, step);
         }
-        if (step == SIM_PASSES && layer == SIM_LAYERS - 1) return;
+        if (step == SIM_CLEAN && layer == SIM_LAYERS - 1) return;
         const uint64_t seen = seen_by(r, first + n, layer);
         for (int64_t i = 0; i < n; i++) r->x[i] = sim_layer(r->x[i], seen, r->prompt);
     }
@@ -71,7 +76,7 @@ static void pass(struct replay *r, int64_t first, int64_t n, int step)
 static void clean(struct replay *r, int64_t first, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) r->x[i] = r->s->want_latent[r->base + first + i];
-    pass(r, first, n, SIM_PASSES);
+    pass(r, first, n, SIM_CLEAN);
 }
 
 void sim_oracle_block(struct sim *s, int64_t block)
@@ -84,9 +89,15 @@ void sim_oracle_block(struct sim *s, int64_t block)
     const uint64_t seed = (uint64_t)r.session->seed;
 
     take_prompt(&r, block);
-    if (first > 0 && r.d->block == block) { /* a switch: recache under the new prompt */
-        const bool keeps = s->conf.dit.global_sink && first > s->conf.dit.window;
-        const int64_t most = s->conf.dit.window - (keeps ? s->conf.dit.sink : 0);
+    const struct ledger_decision *last = NULL;
+    const int64_t window = r.window;
+    if (first > 0) take_prompt(&r, block - 1);
+    last = r.d;
+    const bool is_window = r.window != window;
+    take_prompt(&r, block);
+    if (first > 0 && (r.d->script != last->script || is_window)) { /* a recache */
+        const bool keeps = s->conf.dit.global_sink && first > window;
+        const int64_t most = window - (keeps ? s->conf.dit.sink : 0);
         const int64_t n = first < most ? first : most;
         clean(&r, first - n, n);
     } else if (first > 0) { /* the last block's clean K/V, under the prompt it was made with */
@@ -95,9 +106,9 @@ void sim_oracle_block(struct sim *s, int64_t block)
         take_prompt(&r, block);
     }
     for (int64_t i = 0; i < NB; i++) r.x[i] = sim_noise(seed, first + i, 0);
-    for (int step = 0; step < SIM_PASSES; step++) {
+    for (int step = 0; step < r.n_steps; step++) {
         pass(&r, first, NB, step);
-        for (int64_t i = 0; i < NB && step + 1 < SIM_PASSES; i++)
+        for (int64_t i = 0; i < NB && step + 1 < r.n_steps; i++)
             r.x[i] = sim_mix(r.x[i], sim_noise(seed, first + i, step + 1));
     }
     for (int64_t i = 0; i < NB; i++) s->want_latent[block * NB + i] = r.x[i];

@@ -41,6 +41,8 @@ const char *const sim_broken_names[SIM_VARIANTS] = {
     [SIM_NO_FENCE] = "no fence: a dead writer's writes land later",
     [SIM_EDGE_NAMED_EARLY] = "the edge named before the block it begins with",
     [SIM_EDGE_ALWAYS_TAKEN] = "latents taken from the edge unasked",
+    [SIM_PRESET_NOT_DECIDED] = "the newest preset, not the decision's",
+    [SIM_WINDOW_NOT_RECACHED] = "another window without a recache",
     [SIM_EDGE_TOO_SMALL] = "an edge with a slot less than dit may be ahead",
 };
 
@@ -334,6 +336,7 @@ static void clear(struct sim *s)
     memset(l, 0, n);
     memset(l->sessions, 0, SIM_SESSIONS_MAX * sizeof *l->sessions);
     memset(l->scripts, 0, SIM_SCRIPTS_MAX * sizeof *l->scripts);
+    memset(l->presets, 0, SIM_PRESETS_MAX * sizeof *l->presets);
     memset(l->decisions, 0, SIM_SCRIPTS_MAX * sizeof *l->decisions);
     memset(l->texts, 0, 4 * SIM_SCRIPTS_MAX);
     memset(table, 0, 64 * 1024);

@@ -27,7 +27,8 @@
 
 enum {
     SIM_LAYERS = 2,
-    SIM_PASSES = 2, /* denoising steps */
+    SIM_CLEAN = 3, /* the pass behind the denoising steps, of which a preset has 1 to 3 */
+    SIM_PRESETS_MAX = 128,
     SIM_WINDOW_MAX = 12,
     SIM_RING_MAX = 80, /* slots of latents, and of frames */
     SIM_EDGES = 4,     /* memories that the edge has had, and that somebody may have mapped */
@@ -65,6 +66,8 @@ enum sim_broken {
     SIM_NO_FENCE,                 /* a dead writer's writes land while its successor runs */
     SIM_EDGE_NAMED_EARLY,         /* the edge's generation before the block it begins with */
     SIM_EDGE_ALWAYS_TAKEN,        /* vae does not ask whether a latent is in the edge */
+    SIM_PRESET_NOT_DECIDED,       /* steps and window of the newest record, not the decision's */
+    SIM_WINDOW_NOT_RECACHED,      /* another window, and no recache */
     SIM_EDGE_TOO_SMALL,           /* a slot less than dit may be ahead */
     SIM_VARIANTS
 };
@@ -84,6 +87,7 @@ struct sim_dit {
     struct plan plan;
     int64_t in_force; /* decision whose prompt is loaded; -1 none */
     uint64_t prompt, emb[2];
+    int32_t n_steps;
     uint64_t x[SIM_WINDOW_MAX]; /* frames in hand */
     int64_t first;              /* of x, in latents of the session */
     int32_t n, i, pass, layer, base, n_tokens, n_tokens_full;
@@ -113,6 +117,7 @@ enum sim_gateway_work {
     WORK_END,
     WORK_PUT,
     WORK_PROMPT,
+    WORK_PRESET,
     WORK_FAIL
 };
 
@@ -123,6 +128,12 @@ struct sim_gateway {
         uint64_t request;
         uint32_t text;
     } script;
+    struct {
+        int64_t at_block;
+        uint64_t request;
+        int32_t window;
+        const char *steps;
+    } preset;
     const struct job *job; /* NULL: none runs */
     int64_t at, n_put, n_shown;
     struct pace pace;
@@ -130,7 +141,9 @@ struct sim_gateway {
     int64_t video, i;
     int32_t n;
     struct mail {
-        bool is_finish;
+        bool is_finish, is_preset;
+        int32_t window; /* of a preset */
+        const char *steps;
         uint64_t request, job;
         uint32_t text;
         int64_t at_ns;
@@ -153,6 +166,7 @@ struct sim_client {
     struct job_video videos[SIM_JOBS_MAX][SIM_VIDEOS_MAX];
     struct job_prompt prompts[SIM_JOBS_MAX][SIM_VIDEOS_MAX][SIM_PROMPTS_MAX];
     uint32_t texts[SIM_JOBS_MAX][SIM_VIDEOS_MAX][SIM_PROMPTS_MAX];
+    struct job_preset presets[SIM_JOBS_MAX][SIM_VIDEOS_MAX][SIM_PROMPTS_MAX];
     char *prewarm[1];
     bool has_out[SIM_JOBS_MAX], has_hashes[SIM_JOBS_MAX], by_block[SIM_JOBS_MAX];
     int64_t next_ns, finish_at_block[SIM_JOBS_MAX];
@@ -203,6 +217,7 @@ struct sim {
     /* What is known of the run: check.c. */
     struct ledger_decision decisions[SIM_SCRIPTS_MAX];
     struct ledger_script scripts[SIM_SCRIPTS_MAX];
+    struct ledger_preset presets[SIM_PRESETS_MAX];
     int64_t first_block[SIM_SESSIONS_MAX], first_frame[SIM_SESSIONS_MAX], end[SIM_SESSIONS_MAX];
     uint64_t last[16];
     uint64_t want_latent[SIM_LATENTS_MAX], want_frame[SIM_FRAMES_MAX];
@@ -263,6 +278,11 @@ void sim_check_embed_write(struct sim *s, int64_t half, int64_t half_in_force);
 /* The oracle: what block `block` must hold, and latent l must decode to. Called in order. */
 void sim_oracle_block(struct sim *s, int64_t block);
 void sim_oracle_frames(struct sim *s, int64_t latent);
+/* What a client may ask for: a window that the configuration has room for, and steps. */
+int32_t sim_pick_window(struct sim *s);
+const char *sim_pick_steps(struct sim *s);
+/* Steps in a text of them. */
+int32_t sim_n_steps(const char *steps);
 uint64_t sim_text_key(uint32_t text, uint8_t key[PROMPT_KEY_BYTES]);
 
 static inline uint64_t sim_mix(uint64_t a, uint64_t b)

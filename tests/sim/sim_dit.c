@@ -44,6 +44,12 @@ static int64_t half_of(const struct sim *s, uint64_t decision)
     return s->broken == SIM_ONE_EMBEDDING ? 0 : (int64_t)(decision % 2);
 }
 
+static bool is_preset_alone(const struct sim *s)
+{
+    const uint64_t n = s->ledger->dit.n_decisions;
+    return n > 0 && s->ledger->decisions[n - 1].script == s->dit.plan.script;
+}
+
 static bool decide(struct sim *s)
 {
     struct sim_dit *d = &s->dit;
@@ -51,7 +57,13 @@ static bool decide(struct sim *s)
     const uint64_t n = l->dit.n_decisions;
     struct ledger_decision *r = &l->decisions[n];
     UNIT_BEGIN(&s->stage[WRITER_DIT].line)
-    if (!read_prompt(s)) return true; /* replaced under our hands */
+    if (is_preset_alone(s)) {
+        memcpy(d->emb, s->embed[half_of(s, n + 1)], sizeof d->emb);
+        d->n_tokens = r[-1].n_tokens;
+        d->n_tokens_full = r[-1].n_tokens_full;
+    } else if (!read_prompt(s)) { /* replaced under our hands */
+        return true;
+    }
     STEP;
     for (d->i = 0; d->i < 2; d->i++) {
         sim_check_embed_write(s, half_of(s, n), half_of(s, n - 1));
@@ -61,6 +73,7 @@ static bool decide(struct sim *s)
     r->block = d->plan.block;
     r->session = d->plan.session;
     r->script = d->plan.script;
+    r->preset = d->plan.preset;
     STEP;
     r->kind = d->plan.kind;
     r->sink_base = d->plan.sink_base;
@@ -85,10 +98,20 @@ static bool decide(struct sim *s)
 
 /* --- a pass ----------------------------------------------------------------------------------- */
 
-static void load_prompt(struct sim *s)
+static void load_preset(struct sim *s)
+{
+    const struct ledger *l = s->ledger;
+    int64_t n = in_force(s)->preset;
+    if (s->broken == SIM_PRESET_NOT_DECIDED) n = (int64_t)l->gateway.n_presets;
+    s->kv.window = n ? l->presets[n - 1].window : s->conf.dit.window;
+    s->dit.n_steps = sim_n_steps(n ? l->presets[n - 1].steps : s->conf.dit.steps);
+}
+
+static void load_decision(struct sim *s)
 {
     const uint64_t n = s->ledger->dit.n_decisions + s->dit.is_pending;
     if (s->dit.in_force == (int64_t)n - 1) return;
+    load_preset(s);
     s->dit.prompt = sim_prompt(s->embed[half_of(s, n - 1)]);
     s->dit.in_force = (int64_t)n - 1;
 }
@@ -123,7 +146,7 @@ static void attend(struct sim *s)
     for (int32_t i = 0; i < d->n; i++) d->x[i] = sim_layer(d->x[i], seen, d->prompt);
 }
 
-/* x, n frames from `first` on, through all layers; SIM_PASSES is the clean pass, for K/V alone. */
+/* x, n frames from `first` on, through all layers; SIM_CLEAN is for K/V alone. */
 static bool pass(struct sim *s)
 {
     struct sim_dit *d = &s->dit;
@@ -133,7 +156,7 @@ static bool pass(struct sim *s)
             write_kv(s, d->i);
             STEP;
         }
-        if (d->pass == SIM_PASSES && d->layer == SIM_LAYERS - 1) break;
+        if (d->pass == SIM_CLEAN && d->layer == SIM_LAYERS - 1) break;
         if (s->conf.dit.rope == ROPE_RELATIVE) {
             rotate_sink(s);
             STEP;
@@ -149,11 +172,11 @@ static void load_latents(struct sim *s, int64_t first, int32_t n)
 {
     struct sim_dit *d = &s->dit;
     const int64_t at = s->ledger->sessions[d->plan.session].first_block * s->conf.dit.block + first;
-    load_prompt(s);
+    load_decision(s);
     for (int32_t i = 0; i < n; i++) d->x[i] = s->latents[(at + i) % s->conf.dit.ring_latents];
     d->first = first;
     d->n = n;
-    d->pass = SIM_PASSES;
+    d->pass = SIM_CLEAN;
     d->base = sink_base(s);
 }
 
@@ -177,7 +200,8 @@ static void begin_recache(struct sim *s)
 {
     int64_t first;
     int32_t n;
-    plan_recache(&s->conf, DECISION_SWITCH, frame_of(s), &first, &n);
+    load_decision(s);
+    plan_recache(&s->conf, s->kv.window, DECISION_SWITCH, frame_of(s), sink_base(s), &first, &n);
     load_latents(s, first, n);
     sim_note(s, "recaches: first, frames", first, n);
 }
@@ -194,7 +218,7 @@ static uint64_t noise(struct sim *s, int i, int step)
 static void begin_denoise(struct sim *s)
 {
     struct sim_dit *d = &s->dit;
-    load_prompt(s);
+    load_decision(s);
     d->first = frame_of(s);
     d->n = s->conf.dit.block;
     d->base = sink_base(s);
@@ -204,6 +228,9 @@ static void begin_denoise(struct sim *s)
 static bool has_switch(const struct sim *s, int64_t block)
 {
     const struct ledger_decision *r = in_force(s);
+    if (s->broken == SIM_WINDOW_NOT_RECACHED && r > s->ledger->decisions &&
+        r->script == r[-1].script)
+        return false;
     return r->block == block && r->kind == DECISION_SWITCH && frame_of(s) > 0;
 }
 
@@ -219,9 +246,9 @@ static bool make_block(struct sim *s)
         STEP;
     }
     begin_denoise(s);
-    for (d->pass = 0; d->pass < SIM_PASSES; d->pass++) {
+    for (d->pass = 0; d->pass < d->n_steps; d->pass++) {
         PART(pass(s));
-        if (d->pass + 1 < SIM_PASSES)
+        if (d->pass + 1 < d->n_steps)
             for (int i = 0; i < d->n; i++) d->x[i] = sim_mix(d->x[i], noise(s, i, d->pass + 1));
         STEP;
     }

@@ -81,6 +81,25 @@ static bool append_script(struct sim *s)
     UNIT_END;
 }
 
+static bool append_preset(struct sim *s)
+{
+    struct sim_gateway *g = &s->gateway;
+    struct ledger *l = s->ledger;
+    const uint64_t n = l->gateway.n_presets;
+    struct ledger_preset *r = &l->presets[n];
+    MUST(n < SIM_PRESETS_MAX);
+    UNIT_BEGIN(&s->stage[WRITER_GATEWAY].sub_line)
+    r->session = g->at;
+    r->at_block = g->preset.at_block;
+    r->request = g->preset.request;
+    STEP;
+    r->window = g->preset.window;
+    snprintf(r->steps, sizeof r->steps, "%s", g->preset.steps);
+    STEP;
+    ledger_publish(&l->gateway.n_presets, n + 1);
+    UNIT_END;
+}
+
 static void scripted(struct sim *s, int64_t session, int64_t at_block, uint32_t text)
 {
     s->gateway.script.session = session;
@@ -188,6 +207,16 @@ static bool enter_session(struct sim *s)
     g->at = (int64_t)page(s)->n_sessions - 1;
     g->n_shown = g->n_put = (int64_t)page(s)->n_committed - record(s)->first_frame;
     g->video = record(s)->video;
+    for (g->i = gateway_n_scripted_presets(s->ledger, g->at);
+         g->i < g->job->videos[g->video].n_presets; g->i++) {
+        const struct job_preset *p = &g->job->videos[g->video].presets[g->i];
+        g->preset.at_block = record(s)->first_block + p->at_block;
+        g->preset.request = 0;
+        g->preset.window = p->window;
+        g->preset.steps = p->steps;
+        PART(append_preset(s));
+        STEP;
+    }
     for (g->i = gateway_n_scripted(s->ledger, g->at); g->i < g->job->videos[g->video].n_prompts;
          g->i++) {
         const struct job_prompt *p = &g->job->videos[g->video].prompts[g->i];
@@ -299,6 +328,19 @@ static bool take_prompt(struct sim *s)
     UNIT_END;
 }
 
+static bool take_preset(struct sim *s)
+{
+    struct sim_gateway *g = &s->gateway;
+    UNIT_BEGIN(&s->stage[WRITER_GATEWAY].line)
+    g->preset.at_block = SCRIPT_ASAP;
+    g->preset.request = g->mail.request;
+    g->preset.window = g->mail.window;
+    g->preset.steps = g->mail.steps;
+    PART(append_preset(s));
+    ring_all(s);
+    UNIT_END;
+}
+
 static void wait_for_decision(struct sim *s, uint64_t request)
 {
     struct sim_gateway *g = &s->gateway;
@@ -321,9 +363,9 @@ static void take_finish(struct sim *s)
 static void handle(struct sim *s)
 {
     struct sim_gateway *g = &s->gateway;
-    const int64_t known = s->broken == SIM_REQUESTS_NOT_REMEMBERED
-                              ? -1
-                              : gateway_find_request(s->ledger, g->mail.request);
+    const int64_t known = s->broken == SIM_REQUESTS_NOT_REMEMBERED ? -1
+                          : g->mail.is_preset ? gateway_find_preset(s->ledger, g->mail.request)
+                                              : gateway_find_request(s->ledger, g->mail.request);
     if (g->mail.is_finish) {
         take_finish(s);
     } else if (known >= 0) {
@@ -334,7 +376,7 @@ static void handle(struct sim *s)
         sim_answer(s, g->mail.request);
     } else {
         wait_for_decision(s, g->mail.request);
-        g->work = WORK_PROMPT;
+        g->work = g->mail.is_preset ? WORK_PRESET : WORK_PROMPT;
     }
 }
 
@@ -354,10 +396,14 @@ static void send_receipts(struct sim *s)
     struct sim_gateway *g = &s->gateway;
     int32_t kept = 0;
     for (int32_t i = 0; i < g->n_waiting; i++) {
-        const int64_t script = gateway_find_request(s->ledger, g->waiting[i]);
-        if (script < 0) continue; /* killed in between: it is asked again */
-        if (gateway_decision_of(s->ledger, script) >= 0 ||
-            ledger_session_is_over(s->ledger, s->ledger->scripts[script].session))
+        const struct ledger *l = s->ledger;
+        const int64_t script = gateway_find_request(l, g->waiting[i]);
+        const int64_t preset = gateway_find_preset(l, g->waiting[i]);
+        if (script < 0 && preset < 0) continue; /* killed in between: it is asked again */
+        const int64_t decision =
+            script < 0 ? gateway_decision_of_preset(l, preset) : gateway_decision_of(l, script);
+        if (decision >= 0 || ledger_session_is_over(l, script < 0 ? l->presets[preset].session
+                                                                  : l->scripts[script].session))
             sim_answer(s, g->waiting[i]);
         else g->waiting[kept++] = g->waiting[i];
     }
@@ -379,6 +425,8 @@ static bool work(struct sim *s)
         return put_frames(s);
     case WORK_PROMPT:
         return take_prompt(s);
+    case WORK_PRESET:
+        return take_preset(s);
     default:
         return fail_job(s);
     }

@@ -15,6 +15,25 @@ static int32_t between(struct sim *s, int32_t lo, int32_t hi)
     return lo + (int32_t)sim_pick(s, (uint64_t)(hi - lo + 1));
 }
 
+int32_t sim_pick_window(struct sim *s)
+{
+    const struct conf *c = &s->conf;
+    return between(s, c->dit.sink + c->dit.block, conf_window_max(c));
+}
+
+const char *sim_pick_steps(struct sim *s)
+{
+    static const char *const steps[] = {"1000", "1000,500", "1000,500,250"};
+    return steps[sim_pick(s, 3)];
+}
+
+int32_t sim_n_steps(const char *steps)
+{
+    int32_t n = 1;
+    for (; *steps; steps++) n += *steps == ',';
+    return n;
+}
+
 /* Small rings, so that every slot is used again and again. */
 static void set_conf(struct sim *s)
 {
@@ -24,7 +43,9 @@ static void set_conf(struct sim *s)
     c->dit.sink = between(s, 1, c->dit.block);
     c->dit.window = c->dit.sink + c->dit.block * between(s, 1, 3);
     if (sim_pick(s, 4) == 0 && c->dit.window < SIM_WINDOW_MAX) c->dit.window++;
-    c->dit.ring_latents = c->dit.window + c->dit.block + 38 + between(s, 0, 3);
+    c->dit.window_max = between(s, c->dit.window, SIM_WINDOW_MAX);
+    c->dit.ring_latents = c->dit.window_max + c->dit.block + 38 + between(s, 0, 3);
+    snprintf(c->dit.steps, sizeof c->dit.steps, "%s", sim_pick_steps(s));
     c->dit.global_sink = sim_pick(s, 2);
     c->dit.rope = sim_pick(s, 2) ? ROPE_RELATIVE : ROPE_ABSOLUTE;
     c->vae.ring_frames = 8 * c->dit.block + between(s, 0, 12);
@@ -70,6 +91,14 @@ static void set_video(struct sim *s, int32_t j, int32_t v, int64_t *n_left)
         c->texts[j][v][i] = (uint32_t)between(s, 1, 7);
         at_block += 1 + (int64_t)sim_pick(s, 5);
     }
+    video->presets = c->presets[j][v];
+    video->n_presets = is_live ? 0 : between(s, 0, SIM_PROMPTS_MAX); /* of a replay */
+    at_block = 0;
+    for (int32_t i = 0; i < video->n_presets; i++) {
+        at_block += (i > 0) + (int64_t)sim_pick(s, 5);
+        video->presets[i] =
+            (struct job_preset){(char *)sim_pick_steps(s), at_block, sim_pick_window(s)};
+    }
     c->finish_at_block[j] = is_live || sim_pick(s, 4) == 0 ? n : INT64_MAX;
     *n_left -= n + (is_live ? 16 : 0); /* what may be allowed beyond */
 }
@@ -90,7 +119,7 @@ static void set_jobs(struct sim *s)
         c->has_out[j] = sim_pick(s, 8) != 0;
         c->has_hashes[j] = sim_pick(s, 3) != 0;
         c->by_block[j] = sim_pick(s, 2);
-        c->prompts_left[j] = job->is_live ? between(s, 1, 5) : 0;
+        c->prompts_left[j] = job->is_live ? between(s, 1, 8) : 0;
         c->drains[j] = sim_pick(s, 6) == 0;
         for (int32_t v = 0; v < job->n_videos; v++)
             set_video(s, j, v, n_left > 2 ? &n_left : &(int64_t){2});
@@ -114,15 +143,21 @@ static int64_t blocks_made(const struct sim *s, uint64_t job)
     return (int64_t)s->ledger->dit.n_latents_blocks - s->ledger->sessions[n - 1].first_block;
 }
 
-static void ask(struct sim *s, bool is_finish, uint64_t job)
+static void ask(struct sim *s, bool is_finish, bool may_be_preset, uint64_t job)
 {
     struct sim_client *c = &s->client;
     c->asked = (struct mail){.is_finish = is_finish,
+                             .is_preset = may_be_preset && sim_pick(s, 2),
+                             .window = sim_pick_window(s),
+                             .steps = sim_pick_steps(s),
                              .request = ++c->n_requests,
                              .job = job,
                              .text = (uint32_t)between(s, 1, 7)};
     c->is_asking = true;
-    sim_note(s, is_finish ? "client asks for the end, request" : "client asks prompt, request",
+    sim_note(s,
+             is_finish            ? "client asks for the end, request"
+             : c->asked.is_preset ? "client asks preset, request"
+                                  : "client asks prompt, request",
              (int64_t)c->n_requests, c->asked.text);
 }
 
@@ -157,10 +192,10 @@ void sim_client_step(struct sim *s)
     } else if (is_end && c->drains[j]) {
         drain(s);
     } else if (is_end || c->has_finished[j]) {
-        if (!c->has_finished[j]) ask(s, true, (uint64_t)c->job);
+        if (!c->has_finished[j]) ask(s, true, false, (uint64_t)c->job);
         c->has_finished[j] = true;
     } else if (c->prompts_left[j] > 0 && n_made >= 0 && sim_pick(s, 3) == 0) {
         c->prompts_left[j]--;
-        ask(s, false, (uint64_t)c->job);
+        ask(s, false, n_made > 0, (uint64_t)c->job); /* a preset waits for a prompt */
     }
 }

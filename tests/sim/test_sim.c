@@ -55,6 +55,9 @@ enum {
     VOIDS,
     BLOCKS,
     FRAMES,
+    PRESETS,
+    PRESETS_OF_STEPS,
+    SWITCHES_TO_A_WINDOW,
     SWITCHES_IN_WINDOW,
     SWITCHES_BEHIND,
     SWITCHES_BEHIND_KEPT,
@@ -76,6 +79,9 @@ static const char *const tally_names[TALLIES] = {
     "sessions without a block",
     "blocks",
     "frames",
+    "presets taken",
+    "decisions for other steps alone",
+    "decisions for another window alone",
     "switches within the first window",
     "switches behind it, sink recomputed",
     "switches behind it, sink kept",
@@ -96,7 +102,9 @@ static void count_switches(struct tally *t, const struct sim *s)
     for (uint64_t i = 0; i < l->dit.n_decisions; i++) {
         const struct ledger_decision *d = &l->decisions[i];
         const int64_t at = (d->block - l->sessions[d->session].first_block) * s->conf.dit.block;
+        t->n[PRESETS_OF_STEPS] += d->kind == DECISION_STEPS;
         if (d->kind != DECISION_SWITCH) continue;
+        t->n[SWITCHES_TO_A_WINDOW] += d->script == d[-1].script;
         t->n[at <= s->conf.dit.window  ? SWITCHES_IN_WINDOW
              : s->conf.dit.global_sink ? SWITCHES_BEHIND_KEPT
                                        : SWITCHES_BEHIND]++;
@@ -118,6 +126,7 @@ static void count(struct tally *t, const struct sim *s)
     t->n[FRAMES] += (int64_t)l->gateway.n_committed;
     t->n[EVICTED] += (int64_t)l->text.n_evictions;
     t->n[WRAPS] += (int64_t)l->vae.n_latents / s->conf.dit.ring_latents;
+    t->n[PRESETS] += (int64_t)l->gateway.n_presets;
     t->n[FROM_EDGE] += s->n_from_edge;
     t->n[PAST_EDGE] += s->n_past_edge;
     for (uint64_t i = 0; i < l->gateway.n_sessions; i++)

@@ -61,7 +61,7 @@ static inline void golden_dit_clean(struct golden_dit *r, const float *frames, i
 {
     const struct tensor x = tensor_rows(r->x, 0, n);
     assert_ok(dev_upload(r->b.d, x.data, frames, tensor_bytes(x)));
-    assert_ok(dit_pass(r->m, TENSOR_NONE, x, dit_sched(r->m)->n_steps, first, sink_base));
+    assert_ok(dit_pass(r->m, TENSOR_NONE, x, SCHED_CLEAN, first, sink_base));
 }
 
 /* The flow of a block at `first`, in memory that lives until the test ends. */

@@ -111,8 +111,7 @@ static void compare_pass(struct rig *r, const double *x, int32_t step, int64_t f
 /* K and V of x's frames at t = 0, on both sides. */
 static void clean_pass(struct rig *r, const double *x, int64_t first, int32_t F, double *scratch)
 {
-    assert_ok(
-        dit_pass(r->m, TENSOR_NONE, frames_of(r->x, F), dit_sched(r->m)->n_steps, first, r->base));
+    assert_ok(dit_pass(r->m, TENSOR_NONE, frames_of(r->x, F), SCHED_CLEAN, first, r->base));
     naive_dit_pass(r->n, scratch, x, 0, first, F, false);
 }
 
@@ -126,7 +125,8 @@ static void check_steps(const char *const *sets, int32_t n_sets, const char *nam
     const int32_t F = r.b.c.dit.block;
     double *x = check_doubles(F * r.values), *want = check_doubles(F * r.values);
     set_prompt(&r, 0, 7, 3);
-    for (int32_t step = 0; step <= dit_sched(r.m)->n_steps; step++) {
+    for (int32_t i = 0; i <= dit_sched(r.m)->n_steps; i++) {
+        const int32_t step = i < dit_sched(r.m)->n_steps ? i : SCHED_CLEAN;
         draw(&r, frames_of(r.x, F), x, (uint64_t)step);
         naive_cache_reset(&r.n->cache, r.b.c.dit.window, r.b.c.dit.sink);
         compare_pass(&r, x, step, 0, F, want, 1e-5);
@@ -268,14 +268,13 @@ static void recache(struct rig *r, int64_t at, double *const *latents, double *s
         memcpy(x + i * r->values, latents[at - seen + i], (size_t)r->values * sizeof *x);
     naive_dit_pass(r->n, scratch, x, 0, at - seen, (int32_t)seen, !c->dit.global_sink);
 
-    r->base = plan_sink_base(c, DECISION_SWITCH, at, r->base);
-    plan_recache(c, DECISION_SWITCH, at, &first, &n);
+    r->base = plan_sink_base(c, c->dit.window, DECISION_SWITCH, at, r->base);
+    plan_recache(c, c->dit.window, DECISION_SWITCH, at, r->base, &first, &n);
     for (int32_t i = 0; i < n; i++) {
         float *row = tensor_rows(r->x, i, 1).data; /* a CPU's memory */
         for (int64_t k = 0; k < r->values; k++) row[k] = (float)latents[first + i][k];
     }
-    assert_ok(
-        dit_pass(r->m, TENSOR_NONE, frames_of(r->x, n), dit_sched(r->m)->n_steps, first, r->base));
+    assert_ok(dit_pass(r->m, TENSOR_NONE, frames_of(r->x, n), SCHED_CLEAN, first, r->base));
 }
 
 /* Blocks of given latents; new prompts at blocks named by bits; the product leaves out the clean
@@ -374,7 +373,7 @@ static void run_for_bits(const char *const *sets, int32_t n_sets, int32_t n_thre
 {
     struct rig r;
     rig_open(&r, sets, n_sets, n_threads);
-    const int32_t F = 3, clean = dit_sched(r.m)->n_steps;
+    const int32_t F = 3, clean = SCHED_CLEAN;
     const struct tensor x = frames_of(r.x, F), f = frames_of(r.flow, F);
     set_prompt(&r, 0, 7, 3);
     for (int64_t block = 0; block < 6; block++) {
@@ -417,6 +416,54 @@ static void test_same_bits_every_way(void **state)
     check_bits(relative, 1); /* rotated sinks of the last layer are the reading pass's own */
 }
 
+/* Six blocks from an empty window, and their flows. */
+static void run_blocks(struct rig *r, float *flow)
+{
+    const int32_t F = 3, n = dit_sched(r->m)->n_steps;
+    const struct tensor x = frames_of(r->x, F), f = frames_of(r->flow, F);
+    set_prompt(r, 0, 7, 3);
+    for (int64_t block = 0; block < 6; block++) {
+        draw(r, x, NULL, (uint64_t)block);
+        for (int32_t i = 0; i < n; i++) assert_ok(dit_pass(r->m, f, x, i, block * F, 0));
+        read_back(r, f, flow + block * F * r->values);
+        assert_ok(dit_pass(r->m, TENSOR_NONE, x, SCHED_CLEAN, block * F, 0));
+    }
+}
+
+/* After a change of preset everything is as if it had been the configuration's, and so it is after
+ * the change back: no table, kind of pass or slot is left of the other. */
+static void check_preset(const char *rope)
+{
+    const char *small[] = {"dit.window=8", "dit.steps=1000,500", rope}, *large[] = {rope};
+    struct rig a, b;
+    rig_open(&a, small, COUNT(small), 2);
+    rig_open(&b, large, COUNT(large), 2);
+    const size_t n = (size_t)(18 * a.values);
+    float *want[2], *got = check_alloc(n * sizeof *got);
+    for (int i = 0; i < 2; i++) want[i] = check_alloc(n * sizeof *got);
+    run_blocks(&a, want[0]);
+    run_blocks(&b, want[1]);
+    assert_memory_not_equal(want[0], want[1], n * sizeof *got);
+    b.kv.window = 8;
+    assert_ok(dit_set_preset(b.m, "1000,500"));
+    run_blocks(&b, got);
+    assert_memory_equal(got, want[0], n * sizeof *got);
+    b.kv.window = 12;
+    assert_ok(dit_set_preset(b.m, b.b.c.dit.steps));
+    run_blocks(&b, got);
+    assert_memory_equal(got, want[1], n * sizeof *got);
+    assert_int_equal(dit_set_preset(b.m, "500,1000"), ERR_CONFIG);
+    rig_close(&a);
+    rig_close(&b);
+}
+
+static void test_another_preset(void **state)
+{
+    (void)state;
+    check_preset("dit.rope=absolute");
+    check_preset("dit.rope=relative");
+}
+
 static void test_open_survives_each_failed_alloc(void **state)
 {
     (void)state;
@@ -441,12 +488,19 @@ static void test_open_survives_each_failed_alloc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_each_step_against_the_oracle),  TEST(test_other_sizes_against_the_oracle),
-        TEST(test_nine_blocks_teacher_forced),    TEST(test_nine_blocks_rolled_out),
-        TEST(test_nine_blocks_relative),          TEST(test_positions_differ_once_the_window_rolls),
-        TEST(test_switches_that_keep_the_sink),   TEST(test_switches_that_move_the_sink),
-        TEST(test_switches_of_a_straddling_ring), TEST(test_padding_rows_take_part),
-        TEST(test_same_bits_every_way),           TEST(test_open_survives_each_failed_alloc),
+        TEST(test_each_step_against_the_oracle),
+        TEST(test_other_sizes_against_the_oracle),
+        TEST(test_nine_blocks_teacher_forced),
+        TEST(test_nine_blocks_rolled_out),
+        TEST(test_nine_blocks_relative),
+        TEST(test_positions_differ_once_the_window_rolls),
+        TEST(test_switches_that_keep_the_sink),
+        TEST(test_switches_that_move_the_sink),
+        TEST(test_switches_of_a_straddling_ring),
+        TEST(test_padding_rows_take_part),
+        TEST(test_another_preset),
+        TEST(test_same_bits_every_way),
+        TEST(test_open_survives_each_failed_alloc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

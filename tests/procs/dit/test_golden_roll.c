@@ -94,8 +94,8 @@ static void check_roll(struct roll *t, const char *name, const int32_t *at_frame
         if (next < n && at_frames[next] == at) {
             int64_t first;
             int32_t n_frames;
-            base = plan_sink_base(&r->b.c, DECISION_SWITCH, at, base);
-            plan_recache(&r->b.c, DECISION_SWITCH, at, &first, &n_frames);
+            base = plan_sink_base(&r->b.c, r->b.c.dit.window, DECISION_SWITCH, at, base);
+            plan_recache(&r->b.c, r->b.c.dit.window, DECISION_SWITCH, at, base, &first, &n_frames);
             set_prompt(t, ++next);
             golden_dit_clean(r, t->latents + first * r->values, first, n_frames, base);
         }

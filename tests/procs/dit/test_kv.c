@@ -65,8 +65,8 @@ static void switch_at(struct ring *r, struct naive_cache *c, int64_t at)
 {
     int64_t first;
     int32_t n;
-    r->base = plan_sink_base(&r->c, DECISION_SWITCH, at, r->base);
-    plan_recache(&r->c, DECISION_SWITCH, at, &first, &n);
+    r->base = plan_sink_base(&r->c, r->kv.window, DECISION_SWITCH, at, r->base);
+    plan_recache(&r->c, r->kv.window, DECISION_SWITCH, at, r->base, &first, &n);
     ring_pass(r, first, n);
     const int64_t seen = at < r->c.dit.window ? at : r->c.dit.window;
     naive_cache_pass(c, at - seen, (int32_t)seen, !r->c.dit.global_sink);
@@ -151,6 +151,7 @@ static void check_views(enum conf_rope rope, int32_t n_sinks)
     struct kv kv;
     assert_ok(conf_load(&c, "configs/nano.ini", NULL, 0));
     c.dit.rope = rope;
+    c.dit.window_max = 15; /* room for a preset's window */
     float *base = check_alloc(kv_bytes(&c, DTYPE_F32));
     assert_ok(kv_open(&kv, &c, DTYPE_F32, base));
     float *at = base;
@@ -161,7 +162,7 @@ static void check_views(enum conf_rope rope, int32_t n_sinks)
     }
     for (int32_t i = 0; i < c.dit.layers; i++) {
         const struct tensor part[] = {kv.k[i], kv.v[i], kv.k_sink[i]};
-        const int64_t frames[] = {c.dit.window, c.dit.window, n_sinks};
+        const int64_t frames[] = {15, 15, n_sinks};
         for (int32_t k = 0; k < 3; at += frames[k++] * frame) {
             if (frames[k]) assert_ptr_equal(part[k].data, at);
             else assert_null(part[k].data);

@@ -133,6 +133,7 @@ static void lay(const struct plan_case *t)
     for (int i = 0; i < 2 && t->decided[i] != -9; i++) {
         l->decisions[i].block = t->decided[i];
         l->decisions[i].script = i;
+        l->decisions[i].kind = i ? DECISION_SWITCH : DECISION_START;
         l->dit.n_decisions = (uint64_t)i + 1;
     }
 }
@@ -177,6 +178,80 @@ static void test_the_next_session_starts_anew(void **state)
     assert_int_equal(p.sink_base, 0);
 }
 
+/* Session 0 at block 3 under its first prompt, and a preset of this window that is due. */
+static void lay_preset(int32_t window, int64_t at_block)
+{
+    const struct plan_case t = {
+        .n_blocks = 9, .L = 3, .K = 2, .want = 9, .script = TWO(0, SCRIPT_ASAP), .decided = D1(0)};
+    lay(&t);
+    l->presets[0] = (struct ledger_preset){.window = window, .at_block = at_block};
+    l->gateway.n_presets = 1;
+}
+
+/* Another window is a switch to the prompt in force; other steps alone leave all K/V as they are,
+ * so that the clean pass is still due, and nothing is decided for the block again. */
+static void test_presets(void **state)
+{
+    (void)state;
+    int64_t bits = 1;
+    lay_preset(6, SCRIPT_ASAP);
+    struct plan p = plan_next(l, &c, ready, &bits);
+    assert_int_equal(p.action, PLAN_DECIDE);
+    assert_true(p.kind == DECISION_SWITCH && p.script == 0 && p.preset == 1 && p.block == 3);
+    assert_int_equal(p.sink_base, 0); /* kept */
+    l->decisions[1] = (struct ledger_decision){.block = 3, .preset = 1, .kind = DECISION_SWITCH};
+    l->dit.n_decisions = 2;
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_SKIP_CLEAN);
+
+    lay_preset(12, SCRIPT_ASAP);
+    p = plan_next(l, &c, ready, &bits);
+    assert_true(p.action == PLAN_DECIDE && p.kind == DECISION_STEPS && p.preset == 1);
+    l->decisions[1] = (struct ledger_decision){.block = 3, .preset = 1, .kind = DECISION_STEPS};
+    l->dit.n_decisions = 2;
+    bits = 3; /* a prompt is there meanwhile: it is the next block's */
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_CLEAN);
+    l->dit.n_clean_blocks = 3;
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_BLOCK);
+
+    lay_preset(6, SCRIPT_ASAP); /* prompt and preset at once: one decision */
+    p = plan_next(l, &c, ready, &bits);
+    assert_true(p.kind == DECISION_SWITCH && p.script == 1 && p.preset == 1);
+
+    lay_preset(6, 4); /* of a replay: not due yet */
+    bits = 1;
+    assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_CLEAN);
+
+    lay_preset(6, SCRIPT_ASAP); /* a cache that is lost is rebuilt under the new window */
+    l->dit.kv_generation = 1;
+    p = plan_next(l, &c, ready, &bits);
+    assert_true(p.kind == DECISION_REBUILD && p.preset == 1 && p.sink_base == 3);
+}
+
+/* With the kept sink a window that reaches back to it holds all from there on, and one that does
+ * not keeps it. */
+static void test_recache_of_another_window(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t window, base; /* before */
+        int64_t at, first;
+        int32_t n, base_after;
+    } row[] = {{6, 0, 21, 18, 3, 0},   {6, 0, 6, 0, 6, 0},       {12, 0, 9, 0, 9, 0},
+               {12, 0, 21, 12, 9, 0},  {12, 24, 33, 21, 12, 21}, {12, 24, 36, 24, 12, 24},
+               {12, 24, 39, 30, 9, 24}};
+    for (size_t i = 0; i < COUNT(row); i++) {
+        int64_t first = -1;
+        int32_t n = -1;
+        const int32_t base =
+            plan_sink_base(&c, row[i].window, DECISION_SWITCH, row[i].at, row[i].base);
+        plan_recache(&c, row[i].window, DECISION_SWITCH, row[i].at, base, &first, &n);
+        assert_int_equal(base, row[i].base_after);
+        assert_int_equal(first, row[i].first);
+        assert_int_equal(n, row[i].n);
+    }
+    assert_int_equal(plan_sink_base(&c, 6, DECISION_STEPS, 33, 24), 24);
+}
+
 /* Region kv is another one than that of the last decision: everything in the window is made anew.
  */
 static void test_a_lost_cache_is_rebuilt(void **state)
@@ -194,7 +269,7 @@ static void test_a_lost_cache_is_rebuilt(void **state)
     assert_int_equal(p.block, 7);
     assert_int_equal(p.script, 0); /* the one in force */
     assert_int_equal(p.sink_base, 9);
-    plan_recache(&c, DECISION_REBUILD, 21, &first, &n);
+    plan_recache(&c, 12, DECISION_REBUILD, 21, p.sink_base, &first, &n);
     assert_int_equal(first, 9);
     assert_int_equal(n, 12);
 
@@ -272,9 +347,9 @@ static void test_recache_and_sink(void **state)
         int64_t at;
         bool global;
         int64_t first;
-        int32_t n, base; /* base, when it was 6 before */
+        int32_t n, base; /* base, when it was 2 before */
     } row[] = {{3, true, 0, 3, 0},    {9, true, 0, 9, 0},        {12, true, 0, 12, 0},
-               {15, true, 6, 9, 6},   {21, true, 12, 9, 6},      {300, true, 291, 9, 6},
+               {15, true, 6, 9, 2},   {21, true, 12, 9, 2},      {300, true, 291, 9, 2},
                {3, false, 0, 3, 0},   {12, false, 0, 12, 0},     {15, false, 3, 12, 3},
                {21, false, 9, 12, 9}, {300, false, 288, 12, 288}};
     struct conf k = c;
@@ -282,10 +357,10 @@ static void test_recache_and_sink(void **state)
         int64_t first = -1;
         int32_t n = -1;
         k.dit.global_sink = row[i].global;
-        plan_recache(&k, DECISION_SWITCH, row[i].at, &first, &n);
+        plan_recache(&k, 12, DECISION_SWITCH, row[i].at, 2, &first, &n);
         assert_int_equal(first, row[i].first);
         assert_int_equal(n, row[i].n);
-        assert_int_equal(plan_sink_base(&k, DECISION_SWITCH, row[i].at, 6), row[i].base);
+        assert_int_equal(plan_sink_base(&k, 12, DECISION_SWITCH, row[i].at, 2), row[i].base);
     }
 }
 
@@ -300,7 +375,7 @@ struct walk {
     uint64_t seed;
     int64_t is_ready; /* bits of scripts */
     bool is_clean[WALK_BLOCKS + 1];
-    int32_t n_made[WALK_BLOCKS + 1], n_kills, n_rebuilds;
+    int32_t n_made[WALK_BLOCKS + 1], n_kills, n_rebuilds, n_presets[2];
 };
 
 static int64_t pick(struct walk *w, int64_t n)
@@ -322,11 +397,14 @@ static void check_window(const struct walk *w, const struct plan *p)
     int32_t n = 0;
     assert_int_equal(d->session, p->session);
     assert_true(d->block <= p->block);
-    if (d->block == p->block && d->kind != DECISION_START && at > 0)
-        plan_recache(&w->c, (enum decision_kind)d->kind, at, &from, &n), recached = from + n;
+    const int32_t window = plan_window(l, &w->c, d->preset);
+    if (d->block == p->block && plan_recaches((enum decision_kind)d->kind) && at > 0) {
+        plan_recache(&w->c, window, (enum decision_kind)d->kind, at, d->sink_base, &from, &n);
+        recached = from + n;
+    }
     for (int64_t f = d->sink_base; f < at; f++) {
         const bool is_sink = f < d->sink_base + w->c.dit.sink;
-        const bool is_seen = f >= at + NB - (w->c.dit.window - w->c.dit.sink);
+        const bool is_seen = f >= at + NB - (window - w->c.dit.sink);
         if (!is_sink && !is_seen) continue;
         assert_true(w->is_clean[first + f / NB] || (f >= from && f < recached));
     }
@@ -341,8 +419,9 @@ static void do_block(struct walk *w, const struct plan *p)
     int64_t from = at;
     int32_t n = 0;
     check_window(w, p);
-    if (d->block == p->block && d->kind != DECISION_START && at > 0)
-        plan_recache(&w->c, (enum decision_kind)d->kind, at, &from, &n);
+    if (d->block == p->block && plan_recaches((enum decision_kind)d->kind) && at > 0)
+        plan_recache(&w->c, plan_window(l, &w->c, d->preset), (enum decision_kind)d->kind, at,
+                     d->sink_base, &from, &n);
     for (int64_t f = from; f < from + n; f++)
         if (f % NB == 0 || f == from) w->is_clean[first + f / NB] = true;
     w->is_clean[p->block] = false; /* noisy */
@@ -367,15 +446,21 @@ static bool step_dit(struct walk *w)
     if (p.action == PLAN_DECIDE) {
         struct ledger_decision *d = &l->decisions[l->dit.n_decisions];
         assert_int_equal(p.block, l->dit.n_latents_blocks);
+        const bool has_last = l->dit.n_decisions > 0 && d[-1].session == p.session;
+        const bool is_preset = has_last && p.preset > d[-1].preset;
         assert_true(ready(&w->is_ready, &l->scripts[p.script]));
         assert_true(l->dit.n_decisions == 0 || d[-1].script < p.script ||
-                    (d[-1].script == p.script && p.kind == DECISION_REBUILD));
+                    (d[-1].script == p.script && (p.kind == DECISION_REBUILD || is_preset)));
+        if (p.kind == DECISION_STEPS)
+            assert_int_equal(plan_window(l, &w->c, p.preset), plan_window(l, &w->c, d[-1].preset));
         w->n_rebuilds += p.kind == DECISION_REBUILD;
+        w->n_presets[p.kind == DECISION_STEPS] += is_preset;
         assert_int_equal(p.kind == DECISION_START,
                          l->dit.n_decisions == 0 || d[-1].session != p.session);
         *d = (struct ledger_decision){.block = p.block,
                                       .session = p.session,
                                       .script = p.script,
+                                      .preset = p.preset,
                                       .kind = p.kind,
                                       .kv_generation = (uint32_t)l->dit.kv_generation,
                                       .sink_base = p.sink_base};
@@ -412,6 +497,12 @@ static void step_gateway(struct walk *w)
         r->at_block = kinds[pick(w, 4)];
         r->session = r->at_block == SCRIPT_PREWARM ? -1 : n - 1;
         l->gateway.n_scripts++;
+    } else if (s && l->gateway.n_presets < 60 && pick(w, 4) == 0) {
+        static const int32_t windows[] = {6, 8, 12, 15};
+        struct ledger_preset *r = &l->presets[l->gateway.n_presets++];
+        r->at_block = pick(w, 2) ? SCRIPT_ASAP : (int64_t)l->dit.n_latents_blocks + pick(w, 4);
+        r->session = n - 1;
+        r->window = windows[pick(w, 4)];
     } else if (s && wanted < end && wanted < WALK_BLOCKS) {
         for (int64_t i = 0; i < n_scripts; i++) /* only once it has a prompt */
             if (l->scripts[i].session == n - 1) {
@@ -428,8 +519,11 @@ static void lose_cache(struct walk *w)
     memset(w->is_clean, 0, sizeof w->is_clean);
 }
 
-static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t *n_kills,
-                     int64_t *n_rebuilds)
+struct walks {
+    int64_t n_blocks, n_kills, n_rebuilds, n_presets[2];
+};
+
+static void run_walk(uint64_t seed, bool global_sink, struct walks *all)
 {
     static struct walk w;
     memset(&w, 0, sizeof w);
@@ -450,20 +544,22 @@ static void run_walk(uint64_t seed, bool global_sink, int64_t *n_blocks, int64_t
     }
     for (int64_t b = 0; b < WALK_BLOCKS; b++)
         assert_int_equal(w.n_made[b], b < (int64_t)l->dit.n_latents_blocks);
-    *n_blocks += (int64_t)l->dit.n_latents_blocks;
-    *n_kills += w.n_kills;
-    *n_rebuilds += w.n_rebuilds;
+    all->n_blocks += (int64_t)l->dit.n_latents_blocks;
+    all->n_kills += w.n_kills;
+    all->n_rebuilds += w.n_rebuilds;
+    for (int i = 0; i < 2; i++) all->n_presets[i] += w.n_presets[i];
 }
 
 static void test_random_walks(void **state)
 {
     (void)state;
-    int64_t n_blocks = 0, n_kills = 0, n_rebuilds = 0;
-    for (uint64_t seed = 1; seed <= 150; seed++)
-        run_walk(seed, seed % 2, &n_blocks, &n_kills, &n_rebuilds);
-    print_message("plan: %lld blocks, %lld kills, %lld rebuilds\n", (long long)n_blocks,
-                  (long long)n_kills, (long long)n_rebuilds);
-    assert_true(n_blocks > 3000 && n_kills > 1000 && n_rebuilds > 100);
+    struct walks w = {0};
+    for (uint64_t seed = 1; seed <= 150; seed++) run_walk(seed, seed % 2, &w);
+    print_message("plan: %lld blocks, %lld kills, %lld rebuilds, %lld windows, %lld steps\n",
+                  (long long)w.n_blocks, (long long)w.n_kills, (long long)w.n_rebuilds,
+                  (long long)w.n_presets[0], (long long)w.n_presets[1]);
+    assert_true(w.n_blocks > 3000 && w.n_kills > 1000 && w.n_rebuilds > 100);
+    assert_true(w.n_presets[0] > 100 && w.n_presets[1] > 100);
 }
 
 int main(void)
@@ -472,6 +568,8 @@ int main(void)
         TEST(test_cases),
         TEST(test_the_next_session_starts_anew),
         TEST(test_a_lost_cache_is_rebuilt),
+        TEST(test_presets),
+        TEST(test_recache_of_another_window),
         TEST(test_a_replayed_rebuild),
         TEST(test_counts_that_cannot_be_abort),
         TEST(test_recache_and_sink),

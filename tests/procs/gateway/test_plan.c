@@ -224,6 +224,29 @@ static void test_decision_of(void **state)
     for (int i = 0; i < 6; i++) assert_int_equal(gateway_decision_of(l, i), want[i]);
 }
 
+/* Presets are counted, found and decided apart from prompts. */
+static void test_presets(void **state)
+{
+    (void)state;
+    static const int64_t decided[][2] = {{0, 0}, {2, 0}, {2, 0}, {0, 1}}; /* preset, session */
+    static const int64_t want[] = {1, 1, -1, -1};
+    clear();
+    assert_int_equal(gateway_n_scripted_presets(l, 0), 0);
+    assert_int_equal(gateway_find_preset(l, 5), -1);
+    for (int i = 0; i < 4; i++)
+        l->presets[i] = (struct ledger_preset){.session = i == 3, .request = i == 1 ? 5 : 0};
+    l->gateway.n_presets = 4;
+    assert_int_equal(gateway_n_scripted_presets(l, 0), 2);
+    assert_int_equal(gateway_find_preset(l, 5), 1);
+    assert_int_equal(gateway_find_request(l, 5), -1);
+    for (size_t i = 0; i < COUNT(decided); i++) {
+        l->decisions[i].preset = decided[i][0];
+        l->decisions[i].session = decided[i][1];
+        l->dit.n_decisions = i < 3 ? i + 1 : i;
+    }
+    for (int i = 0; i < 4; i++) assert_int_equal(gateway_decision_of_preset(l, i), want[i]);
+}
+
 static void test_output(void **state)
 {
     (void)state;
@@ -337,6 +360,7 @@ int main(void)
         TEST(test_where_sessions_begin),
         TEST(test_output),
         TEST(test_want),
+        TEST(test_presets),
         TEST(test_decision_of),
         TEST(test_frames_due),
         TEST(test_frames_made),

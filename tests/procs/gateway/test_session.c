@@ -156,12 +156,13 @@ static char *prewarm[] = {(char *)(uintptr_t) "warm"};
 
 static struct job_video video_a(int64_t n_blocks)
 {
-    return (struct job_video){script_a, 2, n_blocks, 7, out_a, hashes_a, none, none, latents_a};
+    return (struct job_video){script_a, 2,    n_blocks,  7,    out_a, hashes_a,
+                              none,     none, latents_a, NULL, 0};
 }
 
 static struct job_video video_b(int64_t n_blocks)
 {
-    return (struct job_video){script_b, 1, n_blocks, 8, out_b, none, none, none, none};
+    return (struct job_video){script_b, 1, n_blocks, 8, out_b, none, none, none, none, NULL, 0};
 }
 
 static void name_outputs(void)
@@ -312,7 +313,7 @@ static void test_a_job_is_done_once(void **state)
 
 static struct job_video live_video(void)
 {
-    return (struct job_video){NULL, 0, 0, 9, out_a, none, none, none, none};
+    return (struct job_video){NULL, 0, 0, 9, out_a, none, none, none, none, NULL, 0};
 }
 
 static void step(int n)

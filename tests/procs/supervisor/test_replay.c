@@ -91,6 +91,40 @@ static void test_decisions_become_a_script(void **state)
     job_free(&job);
 }
 
+/* A decision for a preset alone is no prompt; the last of a block counts, whoever came before. */
+static void test_decisions_become_presets(void **state)
+{
+    (void)state;
+    struct job *job = NULL;
+    lay();
+    l->presets[0] = (struct ledger_preset){.window = 8, .steps = "1000,500"};
+    l->presets[1] = (struct ledger_preset){.window = 6, .steps = "1000"};
+    l->gateway.n_presets = 2;
+    l->dit.n_decisions = 1;
+    add_decision(0, 1, 0, DECISION_SWITCH);
+    l->decisions[1].preset = 1;
+    add_decision(0, 3, 2, DECISION_SWITCH); /* a prompt, under that preset */
+    add_decision(0, 4, 2, DECISION_STEPS);
+    add_decision(0, 4, 2, DECISION_REBUILD);
+    l->decisions[2].preset = 1;
+    l->decisions[3].preset = l->decisions[4].preset = 2;
+    l->dit.n_latents_blocks = 5;
+    assert_ok(replay_job(l, &job));
+    const struct job_video *v = job->videos;
+    assert_int_equal(v->n_prompts, 3);
+    check_prompt(&v->prompts[1], "b", 3, false);
+    check_prompt(&v->prompts[2], "b", 4, true);
+    assert_int_equal(v->n_presets, 2);
+    assert_int_equal(v->presets[0].at_block, 1);
+    assert_int_equal(v->presets[0].window, 8);
+    assert_string_equal(v->presets[0].steps, "1000,500");
+    assert_int_equal(v->presets[1].at_block, 4);
+    assert_int_equal(v->presets[1].window, 6);
+    job_free(&job);
+    l->decisions[4].preset = 3;
+    assert_int_equal(replay_job(l, &job), ERR_DATA);
+}
+
 static void test_nothing_and_nonsense(void **state)
 {
     (void)state;
@@ -120,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_decisions_become_a_script),
+        TEST(test_decisions_become_presets),
         TEST(test_nothing_and_nonsense),
     };
     return cmocka_run_group_tests(tests, open_ledger, close_ledger);
