@@ -22,11 +22,12 @@ import test_supervisors  # noqa: E402
 import test_matrix  # noqa: E402
 import test_messages  # noqa: E402
 import test_pace  # noqa: E402
+import test_preset  # noqa: E402
 import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
            test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
-           test_supervisors, test_pace, test_bench,
+           test_supervisors, test_pace, test_preset, test_bench,
            test_compare]
 
 

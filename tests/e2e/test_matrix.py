@@ -9,7 +9,7 @@ import json
 import os
 
 from faults import Faults
-from harness import Pipeline, check, check_mp4, status, wait_for
+from harness import Pipeline, Serve, check, check_mp4, check_result, run, status, wait_for
 
 BLOCKS = 10
 SWITCHES = [6, 21]  # latents: before the window of 12 is full, and after it has rolled
@@ -119,13 +119,17 @@ class Matrix:
 
 
 def test_every_place_is_passed(tmp):
-    """A start, a job, an end: a place that none of them comes to would never be tested."""
+    """A start, a job, a live session, an end: a place that none of them comes to would never be tested."""
     with Pipeline(tmp, *armed()) as p:
         faults = Faults(p.run_dir)
         p.generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS, out="mp4")
         check(faults.passed("dit.committed") == BLOCKS, faults.all_passed())
         check(faults.passed("vae.committed") == 3 * BLOCKS, faults.all_passed())
-    never = [name for name, n in faults.all_passed().items() if n == 0]
+    with Serve(tmp, "--prompt", "a", *armed()) as s:
+        live = Faults(s.run_dir)
+        check_result(run(["preset", "turbo", "--run", s.run_dir]), 0)
+        check(s.finish() == 0, s.err())
+    never = [name for name, n in faults.all_passed().items() if n + live.passed(name) == 0]
     check(not never, "never passed:", never)
 
 
