@@ -30,10 +30,10 @@ from world import World  # noqa: E402
 CONFIGS = os.path.join(HERE, "../../configs")
 PART = 15 << 20  # bytes of a state file
 # phase: (steps, highest learning rate, sizes of a step by turns: videos, then what the loss is told)
-# The VAE needs long clips too: a latent still weighs on what comes 38 latents later, and a decoder
-# that has only seen beginnings falls apart after them.
+# The VAE needs long clips of whole pictures too: a latent weighs on what comes 38 latents later, and
+# a decoder falls apart where it has seen nothing like it: after beginnings, or far from the edge.
 PHASES = {
-    "demo": {"vae": (3000, 2e-3, ((32, 6, SIDE), (8, 45, SIDE // 2))),
+    "demo": {"vae": (3000, 2e-3, ((32, 6, SIDE), (4, 45, SIDE))),
              "teach": (7500, 1e-3, ((128, 6),)),
              "roll": (1500, 2e-4, ((128, 7),))},
     "smoke": {"vae": (12, 2e-3, ((2, 3, 48), (1, 5, 32))),
