@@ -1,13 +1,13 @@
 /* kv.h - region `kv.N`: the KV ring of a stream and the embeddings in force. It outlives dit.
  *
- * The ring has `window` frame slots a layer, and room for conf_window_max of them: a preset may
- * change the window, whereupon a recache writes all frames to their new slots; frame f (a latent of
- * the session, sink base b) lives in slot(f) = f - b                                 for f - b <
- * sink = sink + (f - b - sink) mod (window - sink)   otherwise so the sink stays, the window rolls,
- * nothing is moved, and a block's K/V go where its window no longer looks. Keys carry their rotary
- * position, so a key needs no knowledge of its slot, and attention reads occupied slots [0,
- * min(window, f_last + 1 - b)) in any order. Values are raw. LongLive's own update rule (roll by
- * copying) keeps the same set of frames.
+ * The ring has room for conf_window_max frame slots a layer and uses `window` of them. With b the
+ * sink's first frame, frame f (a latent of the session) lives in slot f - b while that is below
+ * `sink`, and else in slot sink + (f - b - sink) mod (window - sink): the sink stays, the window
+ * rolls, nothing is moved, and a block's K/V go where its window no longer looks. When a preset
+ * changes the window, a recache writes all frames to their new slots. Keys carry their rotary
+ * position, so a key needs no knowledge of its slot, and attention reads occupied slots
+ * [0, min(window, f_last + 1 - b)) in any order. Values are raw. LongLive's own update rule (roll
+ * by copying) keeps the same set of frames.
  *
  * Relative positions (the "infinity" variant) keep the sink's keys unrotated as well and rotate
  * them anew for every pass, so that their distance to the window stays.
