@@ -5,7 +5,7 @@
 
 WORK keeps the state, in files of at most 16 MiB, and in the end vae, text and dit.safetensors. The
 same command goes on where an earlier one stopped; every step has a seed of its own, so that cuts
-change nothing. Prints a line a minute, and `done` when nothing is left to do."""
+change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when nothing is left to do."""
 import argparse
 import configparser
 import glob
@@ -201,7 +201,7 @@ def main():
     p.add_argument("--steps", type=int, default=1 << 60, help="stop after so many")
     a = p.parse_args()
     os.makedirs(a.work, exist_ok=True)
-    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True  # convolutions of few channels: let it look for the best
     t = Training(a.work, a.size, a.device)
     t.load()
     began = said = time.monotonic()

@@ -28,7 +28,8 @@ class World:
         tensor = lambda x, **k: torch.tensor(x, device=device, **k)
         self.attributes = tensor([[n.index(a) for n, a in zip(NAMES, s)] for s in scenes])
         said = [[W.said(s, rng) if i else W.plain(s) for i in range(SAID)] for s in scenes]
-        self.said = torch.stack([torch.stack([self.ids(encode(t)) for t in ts]) for ts in said])
+        self.said = torch.stack([torch.stack([self.ids(encode(t)) for t in ts])
+                                 for ts in said]).to(device)
         self.changes = tensor([[number[W.change(s, rng, trained)] for _ in range(CHANGES)]
                                for s in scenes])
         table = lambda d: tensor(list(d.values()), dtype=torch.float32)
@@ -37,9 +38,10 @@ class World:
         self.speed = W.SPEED * tensor([way.get(m, (0, 0)) for m in NAMES[4]], dtype=torch.float32)
 
     def ids(self, tokens):
-        out = torch.zeros(self.text_len, dtype=torch.long, device=self.device)
+        """[text_len] on the CPU; a longer prompt is cut before its end."""
+        out = torch.zeros(self.text_len, dtype=torch.long)
         tokens = tokens[:self.text_len - 1] + tokens[-1:] if len(tokens) > self.text_len else tokens
-        out[:len(tokens)] = torch.tensor(tokens, device=self.device)
+        out[:len(tokens)] = torch.tensor(tokens)
         return out
 
     def random(self, *shape):
