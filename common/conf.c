@@ -305,11 +305,13 @@ static err_t preset_of(struct load *l, const char *name, struct preset **p)
 static err_t set_path(const struct load *l, const struct field *f, struct conf *c,
                       const char *value)
 {
-    char folder[PATH_MAX], path[2 * PATH_MAX];
+    char named[PATH_MAX], folder[PATH_MAX], path[2 * PATH_MAX];
+    const char *slash = strrchr(l->path, '/');
     const bool is_word = strcmp(value, "auto") == 0 || strcmp(value, "bytes") == 0;
     if (!value[0] || value[0] == '/' || is_word) return field_set(f, c, value);
-    if (!realpath(l->path, folder)) return FAIL(ERR_NOINPUT, "%s", strerror(errno));
-    *strrchr(folder, '/') = '\0';
+    snprintf(named, sizeof named, "%.*s", slash ? (int)(slash + 1 - l->path) : 1,
+             slash ? l->path : ".");
+    if (!realpath(named, folder)) return FAIL(ERR_NOINPUT, "%s: %s", named, strerror(errno));
     snprintf(path, sizeof path, "%s/%s", folder, value);
     return field_set(f, c, path);
 }

@@ -29,7 +29,7 @@ def sizes(name, **over):
     conf = {"model": {"latent_channels": 16}}
     ini = configparser.ConfigParser()
     ini.read(os.path.join(HERE, "../../configs", name + ".ini"))
-    for section in ini.sections():
+    for section in (s for s in ini.sections() if not s.startswith("preset.")):
         conf.setdefault(section, {}).update({k: int(v) for k, v in ini[section].items()})
     conf["text"].update(over)
     m, d = conf["model"], conf["dit"]

@@ -23,7 +23,7 @@ def sizes(name, **over):
     conf = {"model": {"latent_channels": 16}, "vae": {}, "text": {}, "dit": {}}
     ini = configparser.ConfigParser()
     ini.read(os.path.join(HERE, "../../configs", name + ".ini"))
-    for section in ini.sections():
+    for section in (s for s in ini.sections() if not s.startswith("preset.")):
         for key, value in ini[section].items():
             conf[section][key] = int(value)
     for key, value in over.items():

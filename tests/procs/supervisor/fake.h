@@ -35,12 +35,22 @@ static inline void fake_programs(void)
     scratch_put("trace", "");
 }
 
+/* What the fake processes have written, to be freed. One of them may write while it is read, which
+ * file_read refuses: then again. */
+static inline void fake_text(char **text)
+{
+    size_t n_text;
+    err_t e = file_read(scratch_path("trace"), 1 << 20, text, &n_text);
+    while (e != OK && strstr(err_text(), "grew while it was read"))
+        e = file_read(scratch_path("trace"), 1 << 20, text, &n_text);
+    check_ok(e);
+}
+
 /* The n-th (from 0) place of words in the trace; -1: fewer. */
 static inline int32_t fake_trace(const char *words, int n)
 {
     char *text;
-    size_t n_text;
-    check_ok(file_read(scratch_path("trace"), 1 << 20, &text, &n_text));
+    fake_text(&text);
     const char *at = strstr(text, words);
     for (int i = 0; at && i < n; i++) at = strstr(at + 1, words);
     const int32_t place = at ? (int32_t)(at - text) : -1;
@@ -58,12 +68,12 @@ static inline int32_t fake_count(const char *words)
 /* The pid of the n-th start of a process. */
 static inline int fake_pid(const char *name, int n)
 {
-    char words[40], *text;
-    size_t n_text;
+    char words[40];
     snprintf(words, sizeof words, "start %s ", name);
     const int32_t at = fake_trace(words, n);
     if (at < 0) return 0;
-    check_ok(file_read(scratch_path("trace"), 1 << 20, &text, &n_text));
+    char *text;
+    fake_text(&text);
     const int pid = atoi(text + at + strlen(words));
     free(text);
     return pid;
