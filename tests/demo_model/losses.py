@@ -5,10 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from dit import Rope, attention
-from rollout import SIGMAS, T_MAX, Session, f32, sigma_of
+from rollout import SIGMAS, T_MAX, Session, sigma_of
 from world import place_of
 
-BLOCK, WINDOW, SINK = 3, 12, 3
+BLOCK, WINDOW = 3, 12  # latent frames; the sink is one block
 POSTERIOR = 0.1  # deviation of the noise on latents under which the decoder learns
 CONTEXT = 0.15   # the most noise on the true blocks that a later one is given
 
@@ -120,8 +120,9 @@ def text_of(text, model, ids):
 def roll_loss(world, encoder, text, model, n, n_blocks):
     """Self-forcing: the model's own blocks, each from its four steps, one of which learns. The first
     block is learnt, but then the true one stands, since what follows is known only for that."""
-    switch = min(1 + int(world.pick(2 * n_blocks, 1)), n_blocks)
-    x0, noise0, scenes = videos(world, encoder, world.pick(1, n) + switch, n_blocks)
+    switch = min(1 + int(world.pick(2 * n_blocks, 1)), n_blocks)  # one for all
+    x0, noise0, scenes = videos(world, encoder, torch.full((n,), switch, device=world.device),
+                                n_blocks)
     embeds = [text(ids) for ids in world.prompts(scenes).unbind(1)]
     s = Session(model, lambda b: noise0 if b == 0 else torch.randn_like(noise0),
                 lambda b, i: torch.randn_like(noise0))
@@ -133,8 +134,7 @@ def roll_loss(world, encoder, text, model, n, n_blocks):
         learns = int(world.pick(len(SIGMAS), 1))
         x, start = s.noise(b), b * BLOCK
         for i, sigma in enumerate(SIGMAS):
-            if i > 0:
-                x = (1 - sigma) * x + sigma * s.eps(b, i - 1)
+            x = s.renoise(x, i)
             with torch.set_grad_enabled(i == learns):
                 x = s.denoise(x, i, start).float()
             if i == learns:

@@ -87,6 +87,12 @@ class Session:
         with torch.no_grad():
             self.forward(torch.cat(self.latents, 1)[:, start:], 0, start)
 
+    def renoise(self, x, i):
+        """The last step's x as step i wants it: at its noise level, under fresh noise."""
+        if i == 0:
+            return x
+        return (1 - self.sigmas[i]) * x + self.sigmas[i] * self.eps(len(self.latents), i - 1)
+
     def denoise(self, x, i, start):
         """x at noise level i -> what it hides."""
         return x - self.sigmas[i] * self.forward(x, f32(T_MAX * self.sigmas[i]), start)
@@ -95,10 +101,8 @@ class Session:
         """The next block, [B, F, z, Y, X]."""
         b = len(self.latents)
         x = self.noise(b)
-        for i, sigma in enumerate(self.sigmas):
-            if i > 0:
-                x = (1 - sigma) * x + sigma * self.eps(b, i - 1)
-            x = self.denoise(x, i, b * self.n)
+        for i in range(len(self.sigmas)):
+            x = self.denoise(self.renoise(x, i), i, b * self.n)
         return self.commit(x)
 
     def commit(self, x):

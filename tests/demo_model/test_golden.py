@@ -3,12 +3,9 @@
 
     python3 tests/demo_model/test_golden.py        # ends in ok or not ok, a line a case
 """
-import configparser
-import json
 import os
 import sys
 
-import numpy as np
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -16,6 +13,7 @@ GOLDEN = os.path.join(HERE, "../golden")
 sys.path[:0] = [HERE, GOLDEN]
 
 import draw  # noqa: E402
+import reference  # noqa: E402
 from dit import Dit  # noqa: E402
 from rollout import SIGMAS, Session, f32  # noqa: E402
 from tensors import load  # noqa: E402
@@ -26,24 +24,19 @@ SEED = 5
 
 
 def sizes(name, **over):
-    conf = {"model": {"latent_channels": 16}}
-    ini = configparser.ConfigParser()
-    ini.read(os.path.join(HERE, "../../configs", name + ".ini"))
-    for section in (s for s in ini.sections() if not s.startswith("preset.")):
-        conf.setdefault(section, {}).update({k: int(v) for k, v in ini[section].items()})
-    conf["text"].update(over)
-    m, d = conf["model"], conf["dit"]
-    d.update(z=m["latent_channels"], rows=m["latent_rows"], cols=m["latent_cols"],
-             text_dim=conf["text"]["dim"])
+    """configs/NAME.ini, and what the DiT wants to know of the other models."""
+    conf = reference.sizes(name, **over)
+    m = conf["model"]
+    conf["dit"].update(z=m["latent_channels"], rows=m["latent_rows"], cols=m["latent_cols"],
+                       text_dim=conf["text"]["dim"])
     return conf
 
 
-def filled(module, prefix_ok=lambda k: True, head_dim=1):
+def filled(module, head_dim=1):
     """By the rule of weights = random:5, in float64."""
-    state = {k: v for k, v in module.state_dict().items() if prefix_ok(k)}
-    drawn = draw.weights(SEED, {k: tuple(v.shape) for k, v in state.items()}, head_dim)
-    module.double().load_state_dict({k: torch.from_numpy(v).double() for k, v in drawn.items()},
-                                    strict=False)
+    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    drawn = draw.weights(SEED, shapes, head_dim)
+    module.double().load_state_dict({k: torch.from_numpy(v) for k, v in drawn.items()})
     return module.requires_grad_(False)
 
 
@@ -53,7 +46,7 @@ def distance(got, want):
 
 
 def test_umt5():
-    for name, over in (("nano", {}), ("tiny", {}), ("long", {"text_len": 200})):
+    for name, over in (("nano", {}), ("tiny", {}), ("long", {"text__text_len": 200})):
         conf = sizes("nano" if name == "long" else name, **over)
         g = load(os.path.join(GOLDEN, f"text-{name}.safetensors"))
         model = filled(Umt5(conf["text"]), head_dim=conf["text"]["head_dim"])

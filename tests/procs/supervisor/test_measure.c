@@ -1,6 +1,7 @@
 /* test_measure.c - series from a clock of our own: each number here was worked out by hand. */
 #include "procs/supervisor/measure.h"
 
+#include "tests/procs/supervisor/spans.h"
 #include "tests/scratch.h"
 
 enum { BLOCKS = 6, PER_BLOCK = 3, LATENTS = BLOCKS * PER_BLOCK, FRAMES = 1 + 4 * (LATENTS - 1) };
@@ -56,16 +57,6 @@ static int close_all(void **state)
     return 0;
 }
 
-static void add(enum ledger_writer w, enum ledger_phase phase, int64_t unit, int32_t part,
-                int64_t began_ns, int64_t ended_ns)
-{
-    ledger_span_add(&l->spans[w], (struct ledger_span){.began_ns = began_ns,
-                                                       .ended_ns = ended_ns,
-                                                       .unit = unit,
-                                                       .phase = (int32_t)phase,
-                                                       .part = part});
-}
-
 static void test_gaps(void **state)
 {
     (void)state;
@@ -116,10 +107,11 @@ static void switch_at_4(void)
         .block = 4, .script = 0, .kind = DECISION_SWITCH, .n_tokens = 9, .decided_ns = 3960};
     block[4].prompt_ns = 4;
     block[4].recache_ns = 40;
-    add(WRITER_DIT, PHASE_DENOISE, 2, SPAN_WHOLE, 2000, 2100); /* before the prompt was there */
-    add(WRITER_DIT, PHASE_DENOISE, 3, 1, 3020, 3045);          /* part of the next */
-    add(WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 3000, 3100);
-    add(WRITER_DIT, PHASE_CLEAN, 3, 0, 3100, 3130);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 2, SPAN_WHOLE, 2000,
+              2100);                                           /* before the prompt was there */
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 3, 1, 3020, 3045); /* part of the next */
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 3000, 3100);
+    spans_add(l, WRITER_DIT, PHASE_CLEAN, 3, 0, 3100, 3130);
 }
 
 static void test_a_switch_that_misses(void **state)
@@ -127,7 +119,7 @@ static void test_a_switch_that_misses(void **state)
     (void)state;
     struct switch_times s;
     switch_at_4();
-    add(WRITER_TEXT, PHASE_ENCODE, 0, 0, 2060, 2200);
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 0, 0, 2060, 2200);
     check_ok(trace_look(&tr, l));
     assert_true(measure_switch(&t, &tr, l, &c, 0, &s));
     assert_true(!s.is_hit && s.block == 4 && s.n_tokens == 9 && s.n_recached == 9);
@@ -148,7 +140,7 @@ static void test_a_switch_that_hits(void **state)
     (void)state;
     struct switch_times s;
     switch_at_4();
-    add(WRITER_TEXT, PHASE_ENCODE, 1, 0, 2060, 2200); /* another prompt */
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 1, 0, 2060, 2200); /* another prompt */
     check_ok(trace_look(&tr, l));
     assert_true(measure_switch(&t, &tr, l, &c, 0, &s));
     assert_true(s.is_hit && s.encode_ns == 0 && s.encoder_ns == 0);
@@ -160,8 +152,8 @@ static void test_a_switch_that_hits(void **state)
 static void test_components(void **state)
 {
     (void)state;
-    add(WRITER_TEXT, PHASE_ENCODE, 0, 0, 500, 700);   /* before */
-    add(WRITER_TEXT, PHASE_ENCODE, 1, 0, 2100, 2140); /* between 710 and 4710 */
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 0, 0, 500, 700);   /* before */
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 1, 0, 2100, 2140); /* between 710 and 4710 */
     check_ok(trace_look(&tr, l));
     block[2].recache_ns = 8;
     struct components x = measure_components(&t, &tr, 1, 5, false);

@@ -1,6 +1,7 @@
 /* test_trace.c - spans gathered from a ledger made by hand, and the times that follow from them. */
 #include "procs/supervisor/trace.h"
 
+#include "tests/procs/supervisor/spans.h"
 #include "tests/scratch.h"
 
 static struct ledger *l;
@@ -25,23 +26,13 @@ static int close_all(void **state)
     return 0;
 }
 
-static void add(enum ledger_writer w, enum ledger_phase phase, int64_t unit, int32_t part,
-                int64_t began_ns, int64_t ended_ns)
-{
-    ledger_span_add(&l->spans[w], (struct ledger_span){.began_ns = began_ns,
-                                                       .ended_ns = ended_ns,
-                                                       .unit = unit,
-                                                       .phase = (int32_t)phase,
-                                                       .part = part});
-}
-
 static void test_each_span_is_taken_once(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2000; i++) add(WRITER_VAE, PHASE_DECODE, i, 0, i, i + 1);
+    for (int i = 0; i < 2000; i++) spans_add(l, WRITER_VAE, PHASE_DECODE, i, 0, i, i + 1);
     check_ok(trace_look(&t, l));
-    add(WRITER_VAE, PHASE_DECODE, 2000, 0, 2000, 2001);
-    add(WRITER_TEXT, PHASE_ENCODE, 3, 0, 1, 2);
+    spans_add(l, WRITER_VAE, PHASE_DECODE, 2000, 0, 2000, 2001);
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 3, 0, 1, 2);
     check_ok(trace_look(&t, l));
     check_ok(trace_look(&t, l));
     assert_int_equal(t.of[WRITER_VAE].n, 2001);
@@ -57,7 +48,8 @@ static void test_each_span_is_taken_once(void **state)
 static void test_what_was_overwritten_is_counted(void **state)
 {
     (void)state;
-    for (int i = 0; i < LEDGER_SPANS + 99; i++) add(WRITER_DIT, PHASE_CLEAN, i, 0, i, i + 1);
+    for (int i = 0; i < LEDGER_SPANS + 99; i++)
+        spans_add(l, WRITER_DIT, PHASE_CLEAN, i, 0, i, i + 1);
     check_ok(trace_look(&t, l));
     assert_int_equal(t.n_lost, 100); /* and the slot that may be being written */
     assert_int_equal(t.of[WRITER_DIT].n, LEDGER_SPANS - 1);
@@ -78,15 +70,15 @@ static void test_times_of_blocks(void **state)
 {
     (void)state;
     set_sessions();
-    add(WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 1, 2); /* of the session before */
-    add(WRITER_DIT, PHASE_RECACHE, 5, 0, 100, 130);
-    add(WRITER_DIT, PHASE_DENOISE, 5, 0, 130, 140);
-    add(WRITER_DIT, PHASE_DENOISE, 5, 1, 140, 160);
-    add(WRITER_DIT, PHASE_DENOISE, 5, SPAN_WHOLE, 95, 165);
-    add(WRITER_DIT, PHASE_CLEAN, 5, 0, 165, 172);
-    add(WRITER_VAE, PHASE_DECODE, 17, 0, 200, 205); /* killed; done again */
-    add(WRITER_VAE, PHASE_DECODE, 17, 0, 210, 215);
-    add(WRITER_VAE, PHASE_DECODE, 18, 0, 215, 219);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 1, 2); /* of the session before */
+    spans_add(l, WRITER_DIT, PHASE_RECACHE, 5, 0, 100, 130);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, 0, 130, 140);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, 1, 140, 160);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, SPAN_WHOLE, 95, 165);
+    spans_add(l, WRITER_DIT, PHASE_CLEAN, 5, 0, 165, 172);
+    spans_add(l, WRITER_VAE, PHASE_DECODE, 17, 0, 200, 205); /* killed; done again */
+    spans_add(l, WRITER_VAE, PHASE_DECODE, 17, 0, 210, 215);
+    spans_add(l, WRITER_VAE, PHASE_DECODE, 18, 0, 215, 219);
     check_ok(trace_look(&t, l));
     check_ok(times_of(&times, &t, l, &c, 1));
     assert_true(times.first_block == 4 && times.n_blocks == 3 && times.n_frames == 21 + 9);
@@ -104,9 +96,9 @@ static void test_times_of_frames(void **state)
 {
     (void)state;
     set_sessions();
-    add(WRITER_GATEWAY, PHASE_WRITE, 29, 1, 1, 2); /* of the session before */
-    add(WRITER_GATEWAY, PHASE_WRITE, 30, 1, 10, 11);
-    add(WRITER_GATEWAY, PHASE_WRITE, 31, 12, 20, 22);
+    spans_add(l, WRITER_GATEWAY, PHASE_WRITE, 29, 1, 1, 2); /* of the session before */
+    spans_add(l, WRITER_GATEWAY, PHASE_WRITE, 30, 1, 10, 11);
+    spans_add(l, WRITER_GATEWAY, PHASE_WRITE, 31, 12, 20, 22);
     check_ok(trace_look(&t, l));
     check_ok(times_of(&times, &t, l, &c, 1));
     static const int64_t frames[9] = {0, 1, 5, 9, 13, 17, 21, 22, 26};
