@@ -1,10 +1,13 @@
-/* recovery.c - death to ready: SIGKILL of each stage, 50 times, under the product's supervisor.
+/* recovery.c - death to ready: SIGKILL of each stage under the product's supervisor.
  *
- * A live session of the demo runs at its pace into /dev/null. The clock starts before kill() and
- * stops when the successor, in its place in the ledger, has left the phase `opening`: it holds its
- * lease and regions, has told the supervisor that it can serve, and works. Stages are killed by
- * turns, each only after it has committed something since its last death, or the supervisor
- * would make it wait; text, which works only for new prompts, is given one before each kill.
+ *     bench-recovery [KILLS [CONFIG]]    of each stage; 50, configs/demo.ini
+ *
+ * A live session of that configuration runs at its pace into /dev/null. The clock starts before
+ * kill() and stops when the successor, in its place in the ledger, has left the phase `opening`: it
+ * holds its lease and regions, has told the supervisor that it can serve, and works. Stages are
+ * killed by turns, each only after it has committed something since its last death, or the
+ * supervisor would make it wait; text, which works only for new prompts, is given one before each
+ * kill.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -18,12 +21,13 @@
 #include "common/clock.h"
 #include "ipc/ledger.h"
 
-enum { KILLS = 50, LOOK_US = 50, PATIENCE_S = 30 };
+enum { KILLS = 50, KILLS_MAX = 1000, LOOK_US = 50, PATIENCE_S = 30 };
 
 struct pipeline {
     char top[SCRATCH_PATH_MAX], run_dir[SCRATCH_PATH_MAX + 8];
     pid_t serve;
-    int32_t n_prompts;
+    const char *conf;
+    int32_t n_kills, n_prompts;
     const struct ledger *ledger;
 };
 
@@ -74,13 +78,13 @@ out:
 static err_t start(struct pipeline *p)
 {
     err_t e = OK;
-    static const char conf[] = "configs/demo.ini", deaths[] = "supervisor.deaths=1000";
+    static const char deaths[] = "supervisor.deaths=1000";
     const int64_t until_ns = now_ns() + (int64_t)PATIENCE_S * NS_PER_S;
     TRY(scratch_make(p->top));
     snprintf(p->run_dir, sizeof p->run_dir, "%s/run", p->top);
     TRY(scratch_fork(&p->serve));
     if (p->serve == 0)
-        scratch_exec("longlived", (const char *[]){"serve", "-c", conf, "--run", p->run_dir,
+        scratch_exec("longlived", (const char *[]){"serve", "-c", p->conf, "--run", p->run_dir,
                                                    "--set", deaths, "--prompt", "a ball", NULL});
     while (ledger_map(p->run_dir, &p->ledger) != OK) {
         if (now_ns() > until_ns || waitpid(p->serve, NULL, WNOHANG) != 0)
@@ -128,11 +132,11 @@ static err_t kill_one(struct pipeline *p, enum ledger_writer w, int64_t *took_ns
 static err_t bench(struct bench *b, struct pipeline *p)
 {
     err_t e = OK;
-    static int64_t took_ns[WRITERS][KILLS];
+    static int64_t took_ns[WRITERS][KILLS_MAX];
     uint64_t before[WRITERS] = {0};
     TRY(start(p));
     TRY(wait_for_commit(p, WRITER_GATEWAY, 0));
-    for (int32_t i = 0; i < KILLS; i++)
+    for (int32_t i = 0; i < p->n_kills; i++)
         for (enum ledger_writer w = 0; w < WRITERS; w++) {
             if (w == WRITER_TEXT) TRY(ask_prompt(p));
             TRY(wait_for_commit(p, w, before[w]));
@@ -140,11 +144,14 @@ static err_t bench(struct bench *b, struct pipeline *p)
             before[w] = committed(p->ledger, w);
         }
     for (enum ledger_writer w = 0; w < WRITERS; w++) {
-        struct bench_case c = {.shape = "demo, live session", .threads = 1};
+        struct bench_case c = {.threads = 1};
         char name[32];
+        const char *conf = strrchr(p->conf, '/');
+        conf = conf ? conf + 1 : p->conf;
+        snprintf(c.shape, sizeof c.shape, "%.*s, live session", (int)strcspn(conf, "."), conf);
         snprintf(name, sizeof name, "recovery.%s", ledger_writer_names[w]);
         c.name = name;
-        TRY(bench_report(b, &c, took_ns[w], KILLS));
+        TRY(bench_report(b, &c, took_ns[w], p->n_kills));
     }
 out:
     return e;
@@ -154,8 +161,12 @@ int main(int argc, char **argv)
 {
     err_t e = OK;
     struct bench *b = NULL;
-    struct pipeline p = {0};
-    (void)argc;
+    struct pipeline p = {.conf = argc > 2 ? argv[2] : "configs/demo.ini",
+                         .n_kills = argc > 1 ? atoi(argv[1]) : KILLS};
+    if (p.n_kills < 1 || p.n_kills > KILLS_MAX) {
+        e = FAIL(ERR_USAGE, "bench-recovery [KILLS [CONFIG]]: 1 to %d kills", KILLS_MAX);
+        goto out;
+    }
     TRY(bench_open(&b, argv));
     TRY(bench(b, &p));
 out:

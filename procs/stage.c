@@ -134,8 +134,10 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(fault(FAULT_CONNECTED));
     TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));
     TRY(fault(FAULT_LEASED));
+    stage_piece(st, "lease");
 
     TRY(open_devices(st, def));
+    stage_piece(st, "device");
 
     TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
                       NULL, &st->ledger_region));
@@ -194,7 +196,8 @@ static err_t say_ready(struct stage *st, int ready_fd)
     dev_seal(st->dev);
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
-    log_info("ready", "incarnation=%llu", (unsigned long long)st->incarnation);
+    log_info("ready", "incarnation=%llu took_ms=%.1f%s", (unsigned long long)st->incarnation,
+             (double)(now_ns() - st->began_ns) / NS_PER_MS, st->pieces);
     if (ready_fd < 0) return OK;
     if (write(ready_fd, "\n", 1) != 1) return FAIL(ERR_BUG, "ready fd: %s", strerror(errno));
     close(ready_fd);
@@ -234,7 +237,7 @@ out:
 int stage_main(int argc, char **argv, const struct stage_def *def)
 {
     err_t e = OK;
-    struct stage st = {0};
+    struct stage st = {.began_ns = now_ns(), .piece_ns = now_ns()};
     void *self = NULL;
     int ready_fd = -1;
     bool is_need = false;
@@ -259,6 +262,15 @@ out:
     stage_close(&st);
     fault(FAULT_CLOSED);
     return err_exit_status(e);
+}
+
+void stage_piece(struct stage *st, const char *name)
+{
+    const int64_t at_ns = now_ns();
+    const size_t n = strlen(st->pieces);
+    snprintf(st->pieces + n, sizeof st->pieces - n, " %s_ms=%.1f", name,
+             (double)(at_ns - st->piece_ns) / NS_PER_MS);
+    st->piece_ns = at_ns;
 }
 
 void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit)

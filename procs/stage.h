@@ -42,7 +42,9 @@ struct stage {
     enum ledger_phase unit_phase;
     uint64_t unit;
     int64_t allocs_at_ready;
-    bool is_draining; /* SIGTERM came */
+    int64_t began_ns, piece_ns; /* of the start, since main(), and of its piece in hand */
+    char pieces[200];           /* of the start: " NAME_ms=T" each */
+    bool is_draining;           /* SIGTERM came */
     bool is_ready;
     bool owns_memory; /* regions on dev are this process's: no other may map them */
     uint64_t own_bytes;
@@ -73,6 +75,9 @@ int stage_main(int argc, char **argv, const struct stage_def *def);
 /* Sign of life inside a unit: call at least once a layer. Re-arms the alarm that ends a hung stage
  * under any supervisor. */
 void stage_beat(struct stage *st, enum ledger_phase phase, uint64_t unit);
+/* While it opens: a piece of the start ends here, and the next begins. `ev=ready` in the log says
+ * how long each took. */
+void stage_piece(struct stage *st, const char *name);
 /* The job that the session is of, for its files: it is running, so RUN_DIR/job.json is it. */
 MUST_USE err_t stage_job(const struct stage *st, int64_t session, struct job **out);
 /* Around a unit: durations for status, and its span; part as there. */

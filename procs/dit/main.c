@@ -143,10 +143,12 @@ static err_t open_model(struct stage *st, void **self)
     p->noise_session = -1;
     p->phase = PHASE_OPENING;
     TRY(ops_open(st->dev));
+    stage_piece(st, "ops");
     ops_set_bf16(st->dev, st->conf.model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(dit_open(&p->model, st->dev, &st->conf, p->weights));
     TRY(open_memory(p));
+    stage_piece(st, "model");
 out:
     return e;
 }
@@ -171,7 +173,9 @@ static err_t dit_stage_open(struct stage *st, void **self)
     TRY(open_model(st, self));
     struct dit_stage *p = *self;
     TRY(open_regions(p));
+    stage_piece(st, "regions");
     TRY(dit_prepare(p->model, &p->kv));
+    stage_piece(st, "passes");
     dit_on_layer(p->model, on_layer, p);
 out:
     return e;

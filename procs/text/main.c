@@ -89,9 +89,11 @@ static err_t open_model(struct stage *st, void **self)
     *self = p;
     p->st = st;
     TRY(ops_open(st->dev));
+    stage_piece(st, "ops");
     ops_set_bf16(st->dev, st->conf.model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(umt5_open(&p->model, st->dev, &st->conf, p->weights));
+    stage_piece(st, "model");
 out:
     return e;
 }
@@ -119,11 +121,13 @@ static err_t text_open(struct stage *st, void **self)
     p->text = malloc(PROMPT_BYTES_MAX + 1);
     if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
     TRY(tokenizer_open(&p->tokenizer, c));
+    stage_piece(st, "tokenizer");
     TRY(weights_map(p->weights, st, "text", &p->weights_region));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
     p->prompts = p->prompts_region.data;
     prompts_format(p->prompts, c);
+    stage_piece(st, "regions");
     TRY(load_store(p));
     ledger_publish(&st->ledger->text.n_entries, (uint64_t)prompts_count(p->prompts));
 out:

@@ -114,6 +114,7 @@ static err_t open_model(struct stage *st, void **self)
     *self = p;
     p->st = st;
     TRY(ops_open(st->dev));
+    stage_piece(st, "ops");
     ops_set_bf16(st->dev, c->model.parity == PARITY_REFERENCE);
     TRY(weights_open(&p->weights));
     TRY(vae_open(&p->model, st->dev, c, p->weights));
@@ -125,6 +126,7 @@ static err_t open_model(struct stage *st, void **self)
                        c->model.latent_cols);
     p->rgb = TENSOR((char *)p->memory + latent_bytes, DTYPE_U8, VAE_FRAMES_MAX, conf_height_px(c),
                     conf_width_px(c), 3);
+    stage_piece(st, "model");
 out:
     return e;
 }
@@ -149,7 +151,9 @@ static err_t vae_stage_open(struct stage *st, void **self)
     TRY(open_model(st, self));
     struct vae_stage *p = *self;
     TRY(open_regions(p));
+    stage_piece(st, "regions");
     TRY(restore_state(p));
+    stage_piece(st, "state");
 out:
     return e;
 }

@@ -8,6 +8,7 @@ import glob
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,24 @@ def twice(tmp, conf, n_blocks, *more):
         same(want, p.video("second", n_blocks), "another run:")
 
 
+def nearest_rank(values, percent):
+    return sorted(values)[max(math.ceil(len(values) * percent / 100), 1) - 1]
+
+
+def say_starts(run_dir):
+    """Where the time of every later start of a stage went, as its log says: medians, ms."""
+    for log in sorted(glob.glob(run_dir + "/log/*.log")):
+        with open(log) as f:
+            starts = re.findall(r" ev=ready incarnation=\d+((?: \w+_ms=[\d.]+)+)", f.read())[1:]
+        pieces = {}
+        for key, ms in re.findall(r" (\w+)_ms=([\d.]+)", "".join(starts)):
+            pieces.setdefault(key, []).append(float(ms))
+        if starts:
+            say("%s, %d starts, ms: %s" % (os.path.basename(log), len(starts), " ".join(
+                "%s %.1f" % (key, nearest_rank(v, 50)) for key, v in pieces.items())))
+        check("took" in pieces or not starts, log, "says nothing of its starts")
+
+
 def kills(tmp, conf, n_blocks, n_kills, *more):
     """Stages by turns, each at a random moment of a job of its own."""
     rng, slowest = random.Random(1), 0.0
@@ -132,6 +151,7 @@ def kills(tmp, conf, n_blocks, n_kills, *more):
             same(want, p.end(job, n_blocks), "%s killed after %.2f s:" % (stage, after))
             say("%s killed after %.2f s: back in %.2f s, the same frames" % (stage, after, back))
         say("%d kills, slowest return %.2f s" % (n_kills, slowest))
+        say_starts(p.run_dir)
 
 
 def many_kills(tmp, conf, n_blocks, seconds_max, *more):
@@ -153,8 +173,9 @@ def many_kills(tmp, conf, n_blocks, seconds_max, *more):
             back.setdefault(stage + " in " + was["phase"], []).append(time.monotonic() - died)
         same(want, p.end(job, n_blocks), "killed:")
         for name, took in sorted(back.items()):
-            say("%-18s %3d kills, back in %.2f s (median), %.2f (longest)" %
-                (name, len(took), sorted(took)[len(took) // 2], max(took)))
+            say("%-18s %3d kills, back in s: P50 %.2f, P99 %.2f" %
+                (name, len(took), nearest_rank(took, 50), nearest_rank(took, 99)))
+        say_starts(p.run_dir)
         say("%d kills, the same %d frames" % (sum(map(len, back.values())), len(want)))
 
 

@@ -147,6 +147,20 @@ static void test_a_beat_arms_the_alarm(void **state)
     assert_in_range(alarm(0), 899, 900);
 }
 
+static void test_pieces_of_a_start(void **state)
+{
+    (void)state;
+    double lease_ms, model_ms;
+    struct stage st = {.began_ns = now_ns(), .piece_ns = now_ns()};
+    sleep_ns(NS_PER_MS);
+    stage_piece(&st, "lease");
+    stage_piece(&st, "model");
+    assert_int_equal(sscanf(st.pieces, " lease_ms=%lf model_ms=%lf", &lease_ms, &model_ms), 2);
+    assert_true(lease_ms >= 0.9 && model_ms < lease_ms);
+    for (int i = 0; i < 50; i++) stage_piece(&st, "more"); /* than there is room for */
+    assert_in_range(strlen(st.pieces), 100, sizeof st.pieces - 1);
+}
+
 static int end_alarm(void **state)
 {
     alarm(0);
@@ -161,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_a_bad_configuration_gives_78),
         cmocka_unit_test(test_units_are_timed_and_beaten),
         cmocka_unit_test(test_a_beat_arms_the_alarm),
+        cmocka_unit_test(test_pieces_of_a_start),
     };
     return cmocka_run_group_tests(tests, scratch_open, end_alarm);
 }
