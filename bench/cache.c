@@ -25,14 +25,14 @@ struct table {
 static void key_of(struct table *t, int32_t i, uint8_t key[PROMPT_KEY_BYTES])
 {
     snprintf(t->text, sizeof t->text, prompt, i);
-    prompt_key(&t->conf, t->text, key);
+    prompt_key(&t->conf, t->text, 0, key);
 }
 
 static err_t run_key(void *self)
 {
     struct table *t = self;
     uint8_t key[PROMPT_KEY_BYTES];
-    prompt_key(&t->conf, t->text, key);
+    prompt_key(&t->conf, t->text, 0, key);
     return OK;
 }
 

@@ -88,6 +88,7 @@ static const struct field fields[] = {
     I32(dit, ring_latents, 53, 4096, "64",
         "clean latent frames kept; at least dit.window + dit.block + 38, to rebuild the VAE"),
     I32(dit, prompt_wait_ms, 100, 86400000, "600000", "how long a due prompt may take to encode"),
+    BOOL(dit, overlap, "true", "the DiT works on while the VAE decodes; false: they take turns"),
 
     I32(vae, base_dim, 2, 512, "96", "channels of the VAE's last stage; even"),
     I32(vae, ring_frames, 24, 4096, "56",
@@ -97,12 +98,14 @@ static const struct field fields[] = {
 
     I32(cache, prompts, 1, 10000, "100", "embeddings kept"),
     TEXT(cache, file, 0, TEXT_MAX, "", "keeps embeddings over a full stop; empty: none"),
+    BOOL(cache, reuse, "true", "a prompt that comes again is not encoded again"),
 
     TEXT(place, text, 1, TEXT_MAX, "cpu", "device of the text encoder: cpu or cuda:N"),
     TEXT(place, dit, 1, TEXT_MAX, "cpu", "device of the DiT: cpu or cuda:N"),
     TEXT(place, vae, 1, TEXT_MAX, "cpu", "device of the VAE: cpu or cuda:N"),
 
     I32(cpu, threads, 1, 256, "2", "threads of one process on the CPU"),
+    BOOL(gpu, graphs, "true", "passes are recorded as CUDA graphs; false: op by op, each time"),
 
     I32(supervisor, deaths, 1, 1000, "20", "deaths of one stage within deaths_s: give up"),
     I32(supervisor, deaths_s, 1, 86400, "60", "seconds in which deaths are counted"),

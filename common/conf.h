@@ -67,6 +67,7 @@ struct conf {
         char steps[CONF_TEXT_MAX]; /* denoising steps as table indices: 1000,750,500,250 */
         int32_t ring_latents;      /* clean latents kept */
         int32_t prompt_wait_ms;    /* how long a due prompt may take to encode */
+        bool overlap;              /* works on while the VAE decodes */
     } dit;
     struct {
         int32_t base_dim;
@@ -78,6 +79,7 @@ struct conf {
     struct {
         int32_t prompts;          /* embeddings kept */
         char file[CONF_TEXT_MAX]; /* "" none: embeddings that survive a full stop */
+        bool reuse;               /* a prompt that comes again is not encoded again */
     } cache;
     struct {
         char text[CONF_TEXT_MAX], dit[CONF_TEXT_MAX], vae[CONF_TEXT_MAX]; /* device names */
@@ -85,6 +87,9 @@ struct conf {
     struct {
         int32_t threads;
     } cpu;
+    struct {
+        bool graphs; /* passes are recorded once and replayed */
+    } gpu;
     struct {                       /* a place that fails, for tests: common/fault.h */
         char point[CONF_TEXT_MAX]; /* "" none */
         int32_t action;            /* enum fault_action */

@@ -166,6 +166,13 @@ static err_t check_ahead(const struct conf *c)
     return OK;
 }
 
+/* Embeddings of an earlier run would be used again. */
+static err_t check_cache(const struct conf *c)
+{
+    if (c->cache.reuse || !c->cache.file[0]) return OK;
+    return FAIL(ERR_CONFIG, "cache.reuse = false: not with cache.file = %s", c->cache.file);
+}
+
 err_t conf_check(const struct conf *c)
 {
     err_t e = OK;
@@ -174,6 +181,7 @@ err_t conf_check(const struct conf *c)
     TRY(check_sizes(c));
     TRY(check_window(c));
     TRY(check_ahead(c));
+    TRY(check_cache(c));
     TRY(fault_check(c));
 out:
     return e;

@@ -188,20 +188,36 @@ void dev_unpin(struct dev *d, void *host)
 
 /* --- recorded work ---------------------------------------------------------------------------- */
 
+void dev_set_graphs(struct dev *d, bool is_on)
+{
+    d->has_no_graphs = !is_on;
+}
+
+bool dev_has_graphs(const struct dev *d)
+{
+    return d->kind != DEV_CPU && !d->has_no_graphs;
+}
+
+/* The CPU's way suits every device: it is a call. */
+static const struct dev_ops *recorder(const struct dev *d)
+{
+    return dev_has_graphs(d) ? d->ops : &dev_ops_cpu;
+}
+
 err_t dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *self), void *self)
 {
-    return d->ops->record(d, out, work, self);
+    return recorder(d)->record(d, out, work, self);
 }
 
 err_t dev_replay(struct dev *d, struct dev_graph *g)
 {
-    return d->ops->replay(d, g);
+    return recorder(d)->replay(d, g);
 }
 
 void dev_graph_close(struct dev *d, struct dev_graph **g)
 {
     if (!g || !*g) return;
-    d->ops->graph_close(d, *g);
+    recorder(d)->graph_close(d, *g);
     *g = NULL;
 }
 

@@ -15,6 +15,7 @@
 #ifndef COMMON_DEV_H
 #define COMMON_DEV_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -73,6 +74,11 @@ void dev_unpin(struct dev *d, void *host);
  * made once, so that queueing it costs one call; on the CPU the call of `work`. What changes from
  * one time to the next is read from device memory, so `work` may neither upload nor sync. */
 struct dev_graph;
+
+/* Off: nothing is recorded on this device, `work` is called at each replay. On after dev_open; not
+ * to be changed while there is a graph. */
+void dev_set_graphs(struct dev *d, bool is_on);
+bool dev_has_graphs(const struct dev *d);
 
 /* Records what work(self) queues; it does not run. self must live as long as the graph. */
 MUST_USE err_t dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *self),

@@ -43,6 +43,7 @@ struct dev {
     int32_t n_threads;
     int32_t fail_at; /* allocations until one fails; negative: none */
     bool is_sealed;
+    bool has_no_graphs;
     size_t live_bytes;
     int64_t n_live;
     uint64_t n_allocs_sealed;

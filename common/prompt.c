@@ -89,7 +89,7 @@ static void add_text(crypto_hash_sha256_state *h, const char *s)
     add_bytes(h, s, strlen(s));
 }
 
-void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES])
+void prompt_key(const struct conf *c, const char *clean, int64_t at, uint8_t key[PROMPT_KEY_BYTES])
 {
     crypto_hash_sha256_state h;
     uint8_t weights[32];
@@ -100,6 +100,7 @@ void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_
     add_bytes(&h, weights, sizeof weights);
     add_u64(&h, (uint64_t)c->text.text_len);
     add_text(&h, clean);
+    if (!c->cache.reuse) add_u64(&h, (uint64_t)at);
     crypto_hash_sha256_final(&h, key);
 }
 

@@ -19,9 +19,10 @@ MUST_USE err_t prompt_clean(const char *text, size_t n_bytes, char *out, size_t 
 /* The same refusals, for those before the ledger. */
 MUST_USE err_t prompt_check(const char *text, size_t n_bytes);
 
-/* SHA-256 of tokenizer (its identity), text encoder (weights identity and shape) and cleaned text.
+/* SHA-256 of tokenizer (its identity), text encoder (weights identity and shape) and cleaned text;
+ * without cache.reuse of `at`, too, the prompt's number in the ledger, so that no other finds it.
  */
-void prompt_key(const struct conf *c, const char *clean, uint8_t key[PROMPT_KEY_BYTES]);
+void prompt_key(const struct conf *c, const char *clean, int64_t at, uint8_t key[PROMPT_KEY_BYTES]);
 
 /* The key of an embedding that a file brings: SHA-256 of the file's identity and its place there.
  */

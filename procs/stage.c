@@ -94,6 +94,7 @@ static err_t open_devices(struct stage *st, const struct stage_def *def)
     TRY(dev_open(&st->host, "cpu", st->conf.cpu.threads));
     if (strcmp(st->device, "cpu") == 0) st->dev = st->host;
     else TRY(dev_open(&st->dev, st->device, st->conf.cpu.threads));
+    dev_set_graphs(st->dev, st->conf.gpu.graphs);
 out:
     return e;
 }

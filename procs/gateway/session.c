@@ -125,7 +125,7 @@ static err_t append_script(struct session *s, const struct wish *w)
                                 .n_text_bytes = n_bytes,
                                 .asked_ns = now_ns()};
     if (w->key) memcpy(r->key, w->key, sizeof r->key);
-    else prompt_key(&s->st->conf, clean, r->key);
+    else prompt_key(&s->st->conf, clean, (int64_t)n, r->key);
     const int64_t known = find_text(l, r->key, n_bytes);
     const uint64_t n_text = ledger_read(&page(s)->n_text_bytes);
     r->text_at = (uint32_t)(known >= 0 ? known : (int64_t)n_text);

@@ -292,7 +292,8 @@ static void test_presets(void **state)
     want_fails(load(&c, many), ERR_CONFIG, "a.ini:66: over 32 presets");
 }
 
-/* Steps and window of the seed's presets; those that need a precision are refused by its name. */
+/* Steps and window of the seed's presets, and what the first does without; those that need a
+ * precision are refused by its name. */
 static void test_presets_of_the_seed(void **state)
 {
     (void)state;
@@ -324,6 +325,9 @@ static void test_presets_of_the_seed(void **state)
             want_ok(conf_load(&c, files[i], sets, presets[k].refused ? 2 : 1));
             assert_int_equal(c.dit.window, presets[k].window);
             if (presets[k].steps) assert_string_equal(c.dit.steps, presets[k].steps);
+            assert_int_equal(c.gpu.graphs, k > 0);
+            assert_int_equal(c.dit.overlap, k > 0);
+            assert_int_equal(c.cache.reuse, k > 0);
         }
 }
 

@@ -32,6 +32,7 @@ static void test_what_is_refused(void **state)
         {"dit.window_max=24",
          "dit.ring_latents = 64: at least dit.window_max + dit.block + 38 = 65"},
         {"dit.window_max=11", "dit.window = 12: at most dit.window_max = 11"},
+        {"cache.reuse=false cache.file=x", "cache.reuse = false: not with cache.file = x"},
         {"vae.ring_frames=24 dit.block=4 run.ahead_ms=0",
          "vae.ring_frames = 24: at least 8 * dit.block = 32"},
         {"run.ahead_ms=9000",

@@ -168,23 +168,38 @@ static void test_key_depends_on_what_shapes_the_embedding(void **state)
     struct conf c;
     uint8_t key[32], again[32];
     conf_default(&c);
-    prompt_key(&c, "a cat", key);
-    prompt_key(&c, "a cat", again);
+    prompt_key(&c, "a cat", 0, key);
+    prompt_key(&c, "a cat", 1, again);
     assert_true(same(key, again));
-    prompt_key(&c, "a cat.", again);
+    prompt_key(&c, "a cat.", 0, again);
     assert_false(same(key, again));
     for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
         struct conf d = c;
         want_ok(conf_set(&d, other[i]));
-        prompt_key(&d, "a cat", again);
+        prompt_key(&d, "a cat", 0, again);
         assert_false(same(key, again));
     }
     for (size_t i = 0; i < sizeof equal / sizeof *equal; i++) {
         struct conf d = c;
         want_ok(conf_set(&d, equal[i]));
-        prompt_key(&d, "a cat", again);
+        prompt_key(&d, "a cat", 0, again);
         assert_true(same(key, again));
     }
+}
+
+/* Then no two prompts of a pipeline have one key. */
+static void test_key_without_reuse(void **state)
+{
+    (void)state;
+    struct conf c;
+    uint8_t key[32], again[32];
+    conf_default(&c);
+    want_ok(conf_set(&c, "cache.reuse=false"));
+    prompt_key(&c, "a cat", 0, key);
+    prompt_key(&c, "a cat", 0, again);
+    assert_true(same(key, again));
+    prompt_key(&c, "a cat", 1, again);
+    assert_false(same(key, again));
 }
 
 int main(void)
@@ -196,6 +211,7 @@ int main(void)
         cmocka_unit_test(test_every_code_point),
         cmocka_unit_test(test_identity_depends_on_what_shapes_the_weights),
         cmocka_unit_test(test_key_depends_on_what_shapes_the_embedding),
+        cmocka_unit_test(test_key_without_reuse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -225,8 +225,8 @@ static void test_tokenizer(void **state)
     want_ok(source_check_tokenizer(&a));
     tokenizer_of(&b, scratch_path("spiece.model"));
     assert_string_equal(a.text.tokenizer_id, b.text.tokenizer_id);
-    prompt_key(&a, "p", key_a);
-    prompt_key(&b, "p", key_b);
+    prompt_key(&a, "p", 0, key_a);
+    prompt_key(&b, "p", 0, key_b);
     assert_memory_equal(key_a, key_b, sizeof key_a);
     b = a;
     want_ok(source_resolve(&b));
@@ -237,8 +237,8 @@ static void test_tokenizer(void **state)
         put(names[i], "y");
         want_fails(source_check_tokenizer(&a), ERR_DATA, "is not what it was");
         tokenizer_of(&b, scratch_dir);
-        prompt_key(&a, "p", key_a);
-        prompt_key(&b, "p", key_b);
+        prompt_key(&a, "p", 0, key_a);
+        prompt_key(&b, "p", 0, key_b);
         assert_memory_not_equal(key_a, key_b, sizeof key_a);
         a = b;
         want_ok(source_check_tokenizer(&a));

@@ -1,6 +1,8 @@
 """Presets in mid-stream: steps and window change at a block, with a receipt; killed anywhere, the
 frames are those of the decision log."""
 
+import contextlib
+import json
 import os
 import re
 
@@ -76,7 +78,8 @@ def test_preset_in_a_live_session(tmp):
         check([r[0] for r in receipts] == sorted({r[0] for r in receipts}), receipts)
         for name, line in (("turbp", "unknown preset turbp .known: baseline, .*tall"),
                            ("ultra", "preset ultra: model.precision = fp8: not built"),
-                           ("tall", "preset tall: model.latent_rows = 8: 4 here")):
+                           ("tall", "preset tall: model.latent_rows = 8: 4 here"),
+                           ("baseline", "preset baseline: dit.overlap = false: true here")):
             check_result(run(["preset", name, "--run", s.run_dir]), 78, line)
         check(s.finish() == 0, s.err())
     # The change to turbo and each later one is of the window, but quick's is from 8 to 12, too.
@@ -94,7 +97,7 @@ def test_preset_of_steps_alone(tmp):
     conf, sums = with_presets(tmp), os.path.join(tmp, "live.sha256")
     with Serve(tmp, *LIVE, "--hashes", sums, conf=conf) as s:
         go_on(s.run_dir, 60)
-        change(s.run_dir, "baseline")
+        change(s.run_dir, "balanced")
         go_on(s.run_dir, 30)
         _, frame = change(s.run_dir, "quick")
         go_on(s.run_dir, 30)
@@ -172,6 +175,47 @@ def test_cuda_preset(tmp):
     check(replay(tmp, s.run_dir, "again") == hashes(sums), "the CPU shows another video")
 
 
+def spans_of(tmp, run_dir):
+    """Begin and end of what dit and vae did, in order."""
+    out = os.path.join(tmp, "t.json")
+    check_result(run(["trace", "--run", run_dir, "-o", out]), 0)
+    with open(out) as f:
+        events = json.load(f)["traceEvents"]
+    names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    return [sorted((e["ts"], e["ts"] + e["dur"]) for e in events
+                   if e["ph"] == "X" and names[e["pid"]] == stage) for stage in ("dit", "vae")]
+
+
+def overlaps(a, b):
+    return sum(x[0] < y[1] and y[0] < x[1] for x in a for y in b)
+
+
+def test_baseline(tmp):
+    """Without graphs, overlap and reuse of embeddings, one by one and all: the same frames, and what
+    is off does not happen."""
+    lines = os.path.join(tmp, "s.jsonl")
+    with open(lines, "w") as f:
+        f.write('{"prompts": ["a", "b", "a", "a"], "switch": [9, 21, 33]}\n')
+    args = ["--script", lines, "--blocks", "16"]
+    want = generate(tmp, "quality", *args, "--set", "run.preset=quality")
+    for machine, more, takes_turns, encodes in (
+            (None, ["--set", "dit.overlap=true"], False, 2),
+            (None, ["--set", "dit.overlap=false"], True, 2),
+            (None, ["--set", "cache.reuse=false"], False, 4),
+            (None, ["--set", "run.preset=baseline"], True, 4),
+            ("gpus=1 graph=0", ["--set", "gpu.graphs=false"] + ONE_GPU, False, 2),
+            ("gpus=1 graph=0", ["--set", "run.preset=baseline"] + ONE_GPU, True, 4)):
+        with fake_gpus(machine) if machine else contextlib.nullcontext():
+            with Pipeline(tmp, *more) as p:
+                got = p.generate(tmp, "some", *args)
+                dit, vae = spans_of(tmp, p.run_dir)
+                n_encoded = status(p.run_dir)["counters"]["encoder_runs"]
+        check(got == want, more, "another video")
+        check(len(vae) == 48, more, len(vae), "latents decoded")
+        check((overlaps(dit, vae) == 0) == takes_turns, more, overlaps(dit, vae), "at once")
+        check(n_encoded == encodes, more, n_encoded, "prompts encoded")
+
+
 TESTS = [test_preset_in_a_live_session, test_preset_of_steps_alone,
-         test_preset_needs_a_live_session, test_preset_kill_sample, test_cuda_preset]
+         test_preset_needs_a_live_session, test_preset_kill_sample, test_cuda_preset, test_baseline]
 FULL = [test_preset_kill_matrix]

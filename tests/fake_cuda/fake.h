@@ -14,6 +14,7 @@
  *   mode=0       compute mode: 2 prohibited, 3 exclusive to a process
  *   mps=0        1: MPS runs
  *   peer=1       0: a GPU cannot map the memory of another; 2: the driver says that one way is open
+ *   graph=1      0: nothing can be recorded
  *   pin=1        0: no host memory can be pinned
  *   ipc=1        0: no handle is given; 2: it is given, and opens nowhere
  *   memory_mb=0  memory of a GPU; 0: no bound

@@ -15,7 +15,7 @@ static err_t nothing(void *self)
 
 err_t __wrap_dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(void *), void *self)
 {
-    if (dev_kind(d) != DEV_CUDA) return __real_dev_record(d, out, work, self);
+    if (!dev_has_graphs(d)) return __real_dev_record(d, out, work, self);
     fake_cuda_graph_is(work, self);
     return __real_dev_record(d, out, nothing, self);
 }

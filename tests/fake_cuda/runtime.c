@@ -18,7 +18,7 @@
 enum { NODES_MAX = 64, POISON = 0xA5, BLOCK_BYTES = 2 << 20, GPU_BYTES = 1 << 30 };
 
 static struct {
-    int gpus, driver, major, mode, mps, peer, pin, ipc, memory_mb, late_ms, fail, error;
+    int gpus, driver, major, mode, mps, peer, graph, pin, ipc, memory_mb, late_ms, fail, error;
 } machine;
 
 static struct {
@@ -81,17 +81,12 @@ void fake_cuda(const char *text)
         const char *key;
         int *value, fallback;
     } words[] = {
-        {"gpus", &machine.gpus, 1},
-        {"driver", &machine.driver, 1},
-        {"major", &machine.major, 9},
-        {"mode", &machine.mode, 0},
-        {"mps", &machine.mps, 0},
-        {"peer", &machine.peer, 1},
-        {"pin", &machine.pin, 1},
-        {"ipc", &machine.ipc, 1},
-        {"memory_mb", &machine.memory_mb, 0},
-        {"late_ms", &machine.late_ms, 0},
-        {"fail", &machine.fail, 0},
+        {"gpus", &machine.gpus, 1},       {"driver", &machine.driver, 1},
+        {"major", &machine.major, 9},     {"mode", &machine.mode, 0},
+        {"mps", &machine.mps, 0},         {"peer", &machine.peer, 1},
+        {"graph", &machine.graph, 1},     {"pin", &machine.pin, 1},
+        {"ipc", &machine.ipc, 1},         {"memory_mb", &machine.memory_mb, 0},
+        {"late_ms", &machine.late_ms, 0}, {"fail", &machine.fail, 0},
         {"error", &machine.error, 2},
     };
     const size_t n_words = sizeof words / sizeof *words;
@@ -455,6 +450,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMo
 {
     ENTER(enter_outside_graphs);
     (void)mode;
+    if (!machine.graph) return fails(cudaErrorStreamCaptureUnsupported);
     stream->capture = calloc(1, sizeof *stream->capture);
     MUST(stream->capture);
     stream->capture->work = fake.work;

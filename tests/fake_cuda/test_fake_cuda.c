@@ -240,6 +240,30 @@ static void test_work_that_cannot_be_recorded(void **state)
     dev_close(&d);
 }
 
+/* Without graphs work is called when it is replayed, each time, and nothing is recorded. */
+static void test_without_graphs(void **state)
+{
+    (void)state;
+    struct dev *d = NULL;
+    void *p[2] = {0};
+    struct dev_graph *g = NULL;
+    fake_cuda("graph=0");
+    assert_ok(dev_open(&d, "cuda:0", 1));
+    assert_ok(dev_alloc(d, BYTES, &p[1]));
+    p[0] = d;
+    assert_int_equal(dev_record(d, &g, uploads, p), ERR_DEVICE);
+    dev_set_graphs(d, false);
+    assert_ok(dev_record(d, &g, uploads, p));
+    for (int i = 0; i < 2; i++) {
+        assert_ok(dev_zero(d, p[1], sizeof *p));
+        assert_ok(dev_replay(d, g));
+        assert_memory_equal(p[1], p, sizeof *p);
+    }
+    dev_graph_close(d, &g);
+    dev_free(d, &p[1]);
+    dev_close(&d);
+}
+
 /* --- memory of another process ---------------------------------------------------------------- */
 
 struct keeper {
@@ -450,6 +474,7 @@ int main(int argc, char **argv)
         FAKE_TEST(test_any_call_fails),
         FAKE_TEST(test_a_fault_of_the_device_stays),
         FAKE_TEST(test_work_that_cannot_be_recorded),
+        FAKE_TEST(test_without_graphs),
         FAKE_TEST(test_the_keeper_dies),
         FAKE_TEST(test_another_memorys_handle),
         FAKE_TEST(test_any_call_of_a_mapping_fails),

@@ -158,6 +158,25 @@ static void test_cases(void **state)
     }
 }
 
+/* Without overlap every action waits until the VAE has all that was made, and none is another. */
+static void test_taking_turns(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const struct plan_case *t = &cases[i];
+        int64_t bits = t->is_ready;
+        lay(t);
+        c.dit.overlap = false;
+        l->vae.n_latents = (uint64_t)(t->L * c.dit.block - 1);
+        if (t->L > 0) assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_WAIT);
+        l->vae.n_latents = (uint64_t)(t->L * c.dit.block);
+        const struct plan turns = plan_next(l, &c, ready, &bits);
+        c.dit.overlap = true;
+        const struct plan at_once = plan_next(l, &c, ready, &bits);
+        assert_memory_equal(&turns, &at_once, sizeof turns);
+    }
+}
+
 /* A second session starts anew: its prompt is a START with the sink at 0. */
 static void test_the_next_session_starts_anew(void **state)
 {
@@ -566,6 +585,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_cases),
+        TEST(test_taking_turns),
         TEST(test_the_next_session_starts_anew),
         TEST(test_a_lost_cache_is_rebuilt),
         TEST(test_presets),
