@@ -24,10 +24,11 @@ struct dit_layer {
 };
 
 /* One kind of pass: everything that is fixed for it. What changes from one pass of a kind to the
- * next (ring slots, rotations, the prompt) is in device memory, so a kind is recorded once. */
+ * next (the step, ring slots, rotations, the prompt) is in device memory, so a kind is recorded
+ * once: recording is a part of every restart. */
 struct pass {
     struct dit *m;
-    int32_t step, n_frames, n_tokens, n_slots, n_sinks;
+    int32_t n_frames, n_tokens, n_slots, n_sinks;
     bool only_kv;
     struct dev_graph *graph;
 };
@@ -45,8 +46,8 @@ struct dit {
     struct tensor head_mod, head_w, head_b;
 
     void *memory;                                  /* one allocation holds all that follows */
-    struct tensor mod;                             /* [timesteps, layers, MODS, C] */
-    struct tensor mod_head;                        /* [timesteps, 2, C]: shift, scale */
+    struct tensor mod;                             /* [timesteps, layers * MODS + 2, C] */
+    struct tensor mod_now;                         /* the rows of the step in hand */
     struct tensor time_s, time_e, time_h, time_e0; /* dit_prepare's scratch */
     struct tensor x, h, qkv, q, o, f, patch, out;  /* activations, window frames of tokens */
     struct tensor text_in, text_mid, text_c;       /* the prompt's MLP, text_len + 1 rows */
@@ -187,8 +188,8 @@ static size_t deal(struct dit *m, char *base)
 #define DEAL(tensor, type, ...)                                                                    \
     (tensor = TENSOR(base ? base + at : NULL, type, __VA_ARGS__),                                  \
      at += (tensor_bytes(tensor) + 255) / 256 * 256)
-    DEAL(m->mod, DTYPE_F32, T, m->layers, MODS, C);
-    DEAL(m->mod_head, DTYPE_F32, T, 2, C);
+    DEAL(m->mod, DTYPE_F32, T, m->layers * MODS + 2, C);
+    DEAL(m->mod_now, DTYPE_F32, m->layers * MODS + 2, C);
     DEAL(m->time_s, DTYPE_F32, 1, m->freq_dim);
     DEAL(m->time_e, DTYPE_F32, 1, C);
     DEAL(m->time_h, DTYPE_F32, 1, C);
@@ -330,15 +331,14 @@ static err_t prepare_timestep(struct dit *m, int32_t step)
     TRY(ops_silu(d, m->time_h, m->time_e));
     TRY(ops_linear(d, m->time_e0, m->time_h, m->time_proj_w, m->time_proj_b));
 
-    const struct tensor mod = RESHAPE(tensor_rows(m->mod, step, 1), m->layers, MODS * m->C);
+    const struct tensor mod = RESHAPE(tensor_rows(m->mod, step, 1), m->layers * MODS + 2, m->C);
     for (int32_t i = 0; i < m->layers; i++)
-        TRY(ops_add(d, RESHAPE(tensor_rows(mod, i, 1), MODS * m->C),
+        TRY(ops_add(d, RESHAPE(tensor_rows(mod, i * MODS, MODS), MODS * m->C),
                     RESHAPE(m->layer[i].modulation, MODS * m->C),
                     RESHAPE(m->time_e0, MODS * m->C)));
     /* The head takes e itself, not its projection. */
-    const struct tensor head = RESHAPE(tensor_rows(m->mod_head, step, 1), 2, m->C);
     for (int32_t i = 0; i < 2; i++)
-        TRY(ops_add(d, RESHAPE(tensor_rows(head, i, 1), m->C),
+        TRY(ops_add(d, RESHAPE(tensor_rows(mod, m->layers * MODS + i, 1), m->C),
                     RESHAPE(tensor_rows(m->head_mod, i, 1), m->C), RESHAPE(m->time_e, m->C)));
     TRY(dev_sync(d));
 out:
@@ -377,11 +377,11 @@ out:
 
 /* --- one pass --------------------------------------------------------------------------------- */
 
-/* Row `which` of a layer's modulation at this step, [C]. */
-static struct tensor mod_of(const struct dit *m, int32_t step, int32_t layer, int32_t which)
+/* Row `which` of a layer's modulation at the step in hand, [C]; the head has two rows as a layer
+ * more. */
+static struct tensor mod_of(const struct dit *m, int32_t layer, int32_t which)
 {
-    const struct tensor all = RESHAPE(m->mod, (SCHED_CLEAN + 1) * m->layers * MODS, m->C);
-    return RESHAPE(tensor_rows(all, (step * m->layers + layer) * MODS + which, 1), m->C);
+    return RESHAPE(tensor_rows(m->mod_now, layer * MODS + which, 1), m->C);
 }
 
 /* Where the frames of this pass go, and where everything stands in time. */
@@ -415,8 +415,7 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
     const struct tensor o = RESHAPE(tensor_rows(m->o, 0, S), S, N, D);
     const int32_t n_keys = p->n_slots * m->frame_tokens;
 
-    TRY(ops_norm_modulate(d, h, x, mod_of(m, p->step, i, SCALE1), mod_of(m, p->step, i, SHIFT1),
-                          EPS));
+    TRY(ops_norm_modulate(d, h, x, mod_of(m, i, SCALE1), mod_of(m, i, SHIFT1), EPS));
     TRY(ops_linear(d, qkv, h, l->qkv_w, l->qkv_b));
     TRY(ops_qkv_rope_cache(d, q, kv->k[i], kv->v[i], kv->k_sink[i], qkv, l->norm_q, l->norm_k,
                            tensor_rows(m->slots, 0, p->n_frames),
@@ -429,7 +428,7 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
                           m->cols / 2));
     TRY(ops_attention(d, o, q, tensor_rows(kv->k[i], 0, n_keys), tensor_rows(kv->v[i], 0, n_keys),
                       TENSOR_NONE, TENSOR_NONE, 1.0f / sqrtf((float)D)));
-    TRY(ops_linear_add(d, x, RESHAPE(o, S, m->C), l->o_w, l->o_b, mod_of(m, p->step, i, GATE1)));
+    TRY(ops_linear_add(d, x, RESHAPE(o, S, m->C), l->o_w, l->o_b, mod_of(m, i, GATE1)));
 out:
     return e;
 }
@@ -463,10 +462,9 @@ static err_t feed_forward(struct dit *m, int32_t i, const struct pass *p)
     const struct tensor h = tensor_rows(m->h, 0, p->n_tokens);
     const struct tensor f = tensor_rows(m->f, 0, p->n_tokens);
 
-    TRY(ops_norm_modulate(d, h, x, mod_of(m, p->step, i, SCALE2), mod_of(m, p->step, i, SHIFT2),
-                          EPS));
+    TRY(ops_norm_modulate(d, h, x, mod_of(m, i, SCALE2), mod_of(m, i, SHIFT2), EPS));
     TRY(ops_linear_gelu(d, f, h, l->ffn0_w, l->ffn0_b));
-    TRY(ops_linear_add(d, x, f, l->ffn2_w, l->ffn2_b, mod_of(m, p->step, i, GATE2)));
+    TRY(ops_linear_add(d, x, f, l->ffn2_w, l->ffn2_b, mod_of(m, i, GATE2)));
 out:
     return e;
 }
@@ -477,9 +475,7 @@ static err_t head(struct dit *m, struct tensor flow, const struct pass *p)
     const struct tensor x = tensor_rows(m->x, 0, p->n_tokens);
     const struct tensor h = tensor_rows(m->h, 0, p->n_tokens);
     const struct tensor y = tensor_rows(m->out, 0, p->n_tokens);
-    const struct tensor mod = RESHAPE(m->mod_head, (SCHED_CLEAN + 1) * 2, m->C);
-    TRY(ops_norm_modulate(m->d, h, x, RESHAPE(tensor_rows(mod, 2 * p->step + 1, 1), m->C),
-                          RESHAPE(tensor_rows(mod, 2 * p->step, 1), m->C), EPS));
+    TRY(ops_norm_modulate(m->d, h, x, mod_of(m, m->layers, 1), mod_of(m, m->layers, 0), EPS));
     TRY(ops_linear(m->d, y, h, m->head_w, m->head_b));
     TRY(ops_unpatchify(m->d, flow, y));
 out:
@@ -509,18 +505,16 @@ out:
 
 static bool is_same_kind(const struct pass *a, const struct pass *b)
 {
-    return a->step == b->step && a->n_frames == b->n_frames && a->n_slots == b->n_slots &&
-           a->n_sinks == b->n_sinks && a->only_kv == b->only_kv;
+    return a->n_frames == b->n_frames && a->n_slots == b->n_slots && a->n_sinks == b->n_sinks &&
+           a->only_kv == b->only_kv;
 }
 
 /* The pass over F frames of which the last is end - 1, counted from the sink base. */
-static err_t find_pass(struct dit *m, int32_t step, int32_t F, int64_t end, bool only_kv,
-                       struct pass **out)
+static err_t find_pass(struct dit *m, int32_t F, int64_t end, bool only_kv, struct pass **out)
 {
     err_t e = OK;
     const struct pass kind = {
         .m = m,
-        .step = step,
         .n_frames = F,
         .n_tokens = F * m->frame_tokens,
         .n_slots = kv_slots_used(m->kv, end, 0),
@@ -544,21 +538,21 @@ out:
 }
 
 /* The tables of the steps, and the kinds of pass that sessions need: blocks while the window fills
- * and when it is full, and recaches. Presets share kinds: what its step is lies in the tables, and
+ * and when it is full, and recaches. Presets share kinds: what a step is lies in the tables, and
  * how large the window is in the number of slots. */
 static err_t prepare_preset(struct dit *m)
 {
     err_t e = OK;
     struct pass *p;
-    const int32_t n = m->sched.n_steps, window = m->kv->window, block = m->block;
-    for (int32_t i = 0; i < n; i++) TRY(prepare_timestep(m, i));
+    const int32_t window = m->kv->window, block = m->block;
+    for (int32_t i = 0; i < m->sched.n_steps; i++) TRY(prepare_timestep(m, i));
     for (int64_t end = block; end <= window + block; end += block) {
-        for (int32_t i = 0; i < n; i++) TRY(find_pass(m, i, block, end, false, &p));
-        TRY(find_pass(m, SCHED_CLEAN, block, end, true, &p));
+        TRY(find_pass(m, block, end, false, &p));
+        TRY(find_pass(m, block, end, true, &p));
     }
-    for (int32_t F = block; F <= window; F += block) TRY(find_pass(m, SCHED_CLEAN, F, F, true, &p));
-    TRY(find_pass(m, SCHED_CLEAN, window, window + 1, true, &p));
-    TRY(find_pass(m, SCHED_CLEAN, window - m->kv->sink, window + 1, true, &p));
+    for (int32_t F = block; F <= window; F += block) TRY(find_pass(m, F, F, true, &p));
+    TRY(find_pass(m, window, window + 1, true, &p));
+    TRY(find_pass(m, window - m->kv->sink, window + 1, true, &p));
 out:
     return e;
 }
@@ -590,7 +584,9 @@ err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step,
     struct pass *p;
     MUST(F >= 1 && F <= m->kv->window && step >= 0 && first >= sink_base);
     MUST(step < m->sched.n_steps || step == SCHED_CLEAN);
-    TRY(find_pass(m, step, F, first + F - sink_base, !flow.data, &p));
+    TRY(find_pass(m, F, first + F - sink_base, !flow.data, &p));
+    TRY(dev_copy(m->d, m->mod_now.data, tensor_rows(m->mod, step, 1).data,
+                 tensor_bytes(m->mod_now)));
     TRY(place_frames(m, p, first, sink_base));
     TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));
     TRY(dev_replay(m->d, p->graph));
