@@ -24,6 +24,7 @@ struct vae_stage {
     struct latents latents;
     struct edge edge;
     struct frames frames;
+    bool is_pin_tried;
     void *memory;
     struct tensor latent, rgb; /* [z, Y, X] f32; [4, 8Y, 8X, 3] u8 */
 };
@@ -71,9 +72,6 @@ static err_t open_regions(struct vae_stage *p)
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);
-    if (dev_pin(st->dev, p->frames_region.data, p->frames_region.n_bytes) != OK)
-        log_warn("not_pinned", "region=frames.0 msg=\"%s: frames are copied, only slower\"",
-                 err_text());
 out:
     return e;
 }
@@ -158,6 +156,16 @@ out:
     return e;
 }
 
+/* Takes tens of milliseconds, so not before the stage serves and not while a latent waits. */
+static void pin_frames(struct vae_stage *p)
+{
+    if (p->is_pin_tried) return;
+    p->is_pin_tried = true;
+    if (dev_pin(p->st->dev, p->frames_region.data, p->frames_region.n_bytes) != OK)
+        log_warn("not_pinned", "region=frames.0 msg=\"%s: frames are copied, only slower\"",
+                 err_text());
+}
+
 /* Decodes the latent and commits it. */
 static err_t decode(struct vae_stage *p, const struct vae_plan *plan)
 {
@@ -203,7 +211,10 @@ static err_t vae_stage_step(struct stage *st, void *self, bool *did_work, bool *
         return OK;
     }
     const struct vae_plan plan = vae_plan_next(st->ledger, &st->conf);
-    if (!plan.is_due) return OK;
+    if (!plan.is_due) {
+        pin_frames(p);
+        return OK;
+    }
     TRY(decode(p, &plan));
     *did_work = true;
     ledger_publish(&st->head->n_ops, ops_count());

@@ -36,6 +36,9 @@ def test_cuda_frames(tmp):
             check(got == want, name, "first frame that differs:",
                   next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
             check(leftovers() == ([], []), name, "left", leftovers())
+    with fake_gpus("gpus=2 pin=0"), Pipeline(tmp, *TWO_GPUS) as p:
+        wait_for("a word of what is not pinned, once it is idle", 20,
+                 lambda: "ev=not_pinned" in file_text(p.run_dir, "log", "vae.log"))
 
 
 def file_text(*path):
