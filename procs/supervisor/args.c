@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { FLAG, TEXT, SETS, COUNT, NUMBER, SECONDS };
+enum kind { FLAG, TEXT, SETS, PRESETS, COUNT, NUMBER, SECONDS };
 
 #define ON(c) (1u << CMD_##c)
 #define ON_ALL 0xffffffffu
@@ -42,6 +42,14 @@ static const struct option {
      "this one alone; a name that is none is answered with the list"},
     {"merge", 0, FLAG, offsetof(struct args, merge), ON(BENCH), NULL,
      "adds to what is there; phases that are there already begin another run"},
+    {"preset", 0, PRESETS, offsetof(struct args, presets), ON(BENCH), "NAME",
+     "[preset.NAME] of the configuration; with --compare may be repeated"},
+    {"compare", 0, FLAG, offsetof(struct args, compare), ON(BENCH), NULL,
+     "the preset baseline and those named (or balanced), by turns"},
+    {"ablate", 0, TEXT, offsetof(struct args, ablate), ON(BENCH), "NAME",
+     "values of one key, by turns: window, sink, graph or overlap"},
+    {"rounds", 0, COUNT, offsetof(struct args, n_rounds), ON(BENCH), "N",
+     "turns of --compare and --ablate; default 3"},
     {"out", 0, TEXT, offsetof(struct args, out), ON(BENCH), "DIR",
      "folder of the results; default results"},
     {"diff", 0, TEXT, offsetof(struct args, diff), ON(BENCH), "A.json",
@@ -234,6 +242,11 @@ static err_t put(struct args *a, const struct option *o, const char *value)
         return read_int(o->name, value, 0, INT64_MAX, at);
     case SECONDS:
         return read_seconds(o->name, value, at);
+    case PRESETS:
+        if (a->n_presets == ARGS_PRESETS_MAX)
+            return FAIL(ERR_USAGE, "--preset: at most %d", ARGS_PRESETS_MAX);
+        a->presets[a->n_presets++] = value;
+        return OK;
     case SETS:
         if (a->n_sets == ARGS_SETS_MAX) return FAIL(ERR_USAGE, "--set: at most %d", ARGS_SETS_MAX);
         a->sets[a->n_sets++] = value;
@@ -335,6 +348,27 @@ static err_t check_out(const struct args *a)
     return OK;
 }
 
+static err_t check_bench(const struct args *a)
+{
+    static const char *const names[] = {"seed", "paper", "stream"};
+    const bool is_by_turns = a->compare || a->ablate;
+    if (a->diff || a->word) {
+        if (a->diff && a->word && !a->protocol) return OK;
+        return FAIL(ERR_USAGE, "bench: --diff A.json B.json, or --protocol?");
+    }
+    if (a->compare && a->ablate) return FAIL(ERR_USAGE, "bench: one of --compare and --ablate");
+    if (a->ablate && a->n_presets)
+        return FAIL(ERR_USAGE, "bench: --ablate: the preset by --set run.preset=NAME");
+    if (!a->compare && a->n_presets > 1)
+        return FAIL(ERR_USAGE, "bench: --preset more than once: with --compare");
+    if (a->n_rounds > ARGS_ROUNDS_MAX || (a->n_rounds && !is_by_turns))
+        return FAIL(ERR_USAGE, "bench: --rounds N: of --compare and --ablate, at most %d",
+                    ARGS_ROUNDS_MAX);
+    for (int i = 0; i < 3; i++)
+        if (a->protocol && strcmp(a->protocol, names[i]) == 0) return OK;
+    return FAIL(ERR_USAGE, "bench: --protocol seed, paper or stream?");
+}
+
 err_t args_check(const struct args *a)
 {
     err_t e = OK;
@@ -349,16 +383,7 @@ err_t args_check(const struct args *a)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
     if (ON_OUTPUTS & (1u << a->cmd)) TRY(check_out(a));
     if (a->cmd == CMD_TRACE && !a->out) return FAIL(ERR_USAGE, "trace: -o OUT.json?");
-    if (a->cmd == CMD_BENCH && (a->diff || a->word)) {
-        if (a->diff && a->word && !a->protocol) return OK;
-        return FAIL(ERR_USAGE, "bench: --diff A.json B.json, or --protocol?");
-    }
-    if (a->cmd == CMD_BENCH) {
-        static const char *const names[] = {"seed", "paper", "stream"};
-        for (int i = 0; i < 3; i++)
-            if (a->protocol && strcmp(a->protocol, names[i]) == 0) return OK;
-        return FAIL(ERR_USAGE, "bench: --protocol seed, paper or stream?");
-    }
+    if (a->cmd == CMD_BENCH) TRY(check_bench(a));
     if (a->cmd == CMD_GENERATE) {
         if (!a->prompt == !a->script)
             return FAIL(ERR_USAGE, "generate: one of --prompt TEXT and --script FILE");

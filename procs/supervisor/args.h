@@ -29,7 +29,12 @@ enum command {
     COMMANDS
 };
 
-enum { ARGS_SETS_MAX = 64, ARGS_BLOCKS_MAX = 1000000000 };
+enum {
+    ARGS_SETS_MAX = 64,
+    ARGS_PRESETS_MAX = 8,
+    ARGS_ROUNDS_MAX = 64,
+    ARGS_BLOCKS_MAX = 1000000000
+};
 
 struct args {
     enum command cmd;
@@ -39,16 +44,19 @@ struct args {
     const char *word2; /* convert IN OUT, compare A B */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;
-    const char *protocol, *phase, *diff;
+    const char *protocol, *phase, *diff, *ablate;
     const char *commit; /* of the build: main's, not the command line's */
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;
+    const char *presets[ARGS_PRESETS_MAX];
+    int32_t n_presets;
     int64_t n_blocks;   /* 0: not given */
+    int64_t n_rounds;   /* 0: not given */
     int64_t seed;       /* -1: not given */
     int64_t seconds_ms; /* 0: not given */
     int64_t lora_alpha; /* -1: not given */
     int64_t status_fd;  /* -1; up in the background tells its parent through it */
-    bool foreground, json, kill, quiet, keep_run, quick, merge;
+    bool foreground, json, kill, quiet, keep_run, quick, merge, compare;
 };
 
 /* ERR_USAGE names what is wrong. Pointers are into argv. */

@@ -14,12 +14,14 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "procs/supervisor/cmd.h"
+#include "procs/supervisor/comparison.h"
 #include "procs/supervisor/diff.h"
 #include "procs/supervisor/report.h"
 #include "procs/supervisor/results.h"
 #include "procs/supervisor/session.h"
+#include "procs/supervisor/variants.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, ROUNDS = 3 };
 static const char *const stages[WRITERS] = {"text", "dit", "vae", "gateway"};
 
 /* --- a job ------------------------------------------------------------------------------------ */
@@ -198,6 +200,14 @@ void bench_put_memory(struct bench *b, json_t *o)
     json_object_set_new(o, "memory", list);
 }
 
+/* What is measured: a configuration of its own, and the file of its runs. */
+struct bench_variant {
+    struct variant variant;
+    struct args args;
+    struct conf conf;
+    json_t *file;
+};
+
 /* --- the command ------------------------------------------------------------------------------ */
 
 static json_t *new_run(const struct args *a)
@@ -241,67 +251,126 @@ static err_t check_phase(const struct args *a)
 }
 
 /* The file to merge with, if there is one, or one without runs. */
-static err_t open_file(const struct args *a, const char *path, const struct conf *c, json_t **out)
+static err_t open_file(const struct args *a, const char *path, json_t **head)
 {
     err_t e = OK;
-    json_t *there = NULL, *head = results_head(a->protocol, a->commit, a->conf, c);
-    if (!head) return FAIL(ERR_NOMEM, "results");
-    if (a->merge && access(path, F_OK) == 0) {
-        TRY(results_read(path, &there));
-        e = results_check_same(there, head);
-        if (e != OK) {
-            e = err_prefix(e, "%s", path);
-            goto out;
-        }
-        *out = there;
-        there = NULL;
-    } else {
-        *out = head;
-        head = NULL;
+    json_t *there = NULL;
+    if (!a->merge || access(path, F_OK) != 0) return OK;
+    TRY(results_read(path, &there));
+    e = results_check_same(there, *head);
+    if (e != OK) {
+        e = err_prefix(e, "%s", path);
+        goto out;
     }
+    json_decref(*head);
+    *head = there;
+    there = NULL;
 out:
     json_decref(there);
-    json_decref(head);
     return e;
 }
 
-static err_t measure(struct bench *b, const struct conf *c, const char *bin_dir)
+/* One run of the phases, through a pipeline of its own, into the file. */
+static err_t measure(struct bench_variant *v, const char *bin_dir)
 {
     char run_dir[RUNDIR_PATH_MAX], name[32], kept[512];
     err_t e = OK;
+    const struct args *a = &v->args;
+    struct bench *b = calloc(1, sizeof *b);
+    if (!b) return FAIL(ERR_NOMEM, "bench");
+    b->args = a;
+    b->run = new_run(a);
     snprintf(name, sizeof name, "bench-%d", (int)getpid());
-    TRY(rundir_path(run_dir, b->args->run ? b->args->run : c->run.dir, name));
+    TRY(rundir_path(run_dir, a->run ? a->run : v->conf.run.dir, name));
     b->exec_ns = now_ns();
-    TRY(pipeline_start(&b->p, b->args, c, run_dir, bin_dir, -1));
+    TRY(pipeline_start(&b->p, a, &v->conf, run_dir, bin_dir, -1));
     e = run_phases(b);
     snprintf(kept, sizeof kept, "%s", err_text());
     const err_t ended = pipeline_end(&b->p);
     if (ended != OK) e = ended;
     else if (e != OK) e = FAIL(e, "%s", kept);
+    if (e != OK) goto out;
+    e = results_add(v->file, b->run);
+    b->run = NULL;
 out:
+    json_decref(b->run);
+    trace_free(&b->trace);
+    free(b);
     return e;
 }
 
-/* DIR/PROTOCOL.csv and .html, beside the results that they show. */
-static err_t write_reports(const json_t *file, const struct args *a, const char *dir)
+enum report { REPORT_CSV, REPORT_HTML, REPORTS };
+
+/* DIR/NAME.csv and .html, beside the results that they show. */
+static err_t write_reports(const json_t *file, const char *stem,
+                           void (*csv)(const json_t *, FILE *))
 {
     char path[PATH_BYTES];
     err_t e = OK;
-    for (int is_html = 0; is_html < 2; is_html++) {
+    for (enum report k = 0; k < REPORTS; k++) {
         char *text = NULL;
         size_t n = 0;
         FILE *f = open_memstream(&text, &n);
         if (!f) return FAIL(ERR_NOMEM, "report");
-        if (is_html) e = report_html(file, f);
-        else report_csv(file, f);
+        if (k == REPORT_HTML) e = report_html(file, f);
+        else csv(file, f);
         if (fclose(f) != 0 && e == OK) e = FAIL(ERR_NOMEM, "report");
-        snprintf(path, sizeof path, "%.4000s/%s.%s", dir, a->protocol, is_html ? "html" : "csv");
+        snprintf(path, sizeof path, "%.4050s.%s", stem, k == REPORT_HTML ? "html" : "csv");
         if (e == OK) e = file_write(path, text, n);
         free(text);
         TRY(e);
         printf("%s\n", path);
     }
 out:
+    return e;
+}
+
+static err_t measure_one(const struct args *a, struct bench_variant *v, const char *stem,
+                         const char *bin_dir)
+{
+    char path[PATH_BYTES];
+    err_t e = OK;
+    snprintf(path, sizeof path, "%.4050s.json", stem);
+    TRY(open_file(a, path, &v->file));
+    TRY(measure(v, bin_dir));
+    TRY(results_write(path, v->file));
+    report_table(v->file, stdout);
+    printf("\n%s\n", path);
+    TRY(write_reports(v->file, stem, report_csv));
+out:
+    return e;
+}
+
+/* Every other round backwards: what drifts with time meets all alike. */
+static err_t measure_by_turns(const struct args *a, struct bench_variant *v, int32_t n,
+                              const char *stem, const char *bin_dir)
+{
+    char path[PATH_BYTES];
+    err_t e = OK;
+    json_t *all = comparison_new(a->protocol, a->ablate ? a->ablate : "compare");
+    if (!all) return FAIL(ERR_NOMEM, "comparison");
+    snprintf(path, sizeof path, "%.4050s.json", stem);
+    for (int32_t i = 0; i < n; i++)
+        TRY(comparison_add(all, v[i].variant.name, v[i].variant.set, json_incref(v[i].file)));
+    if (a->merge && access(path, F_OK) == 0) TRY(comparison_merge(all, path));
+    for (int64_t round = 0; round < (a->n_rounds ? a->n_rounds : ROUNDS); round++)
+        for (int32_t k = 0; k < n; k++) {
+            const int32_t i = round % 2 ? n - 1 - k : k;
+            json_decref(v[i].file);
+            v[i].file = json_incref(comparison_result(all, (size_t)i));
+            e = measure(&v[i], bin_dir);
+            if (e != OK) {
+                e = err_prefix(e, "%s", v[i].variant.name);
+                goto out;
+            }
+        }
+    TRY(comparison_figures(all));
+    TRY(results_write(path, all));
+    comparison_table(all, stdout);
+    printf("\n%s\n", path);
+    TRY(write_reports(all, stem, comparison_csv));
+out:
+    json_decref(all);
     return e;
 }
 
@@ -318,45 +387,45 @@ out:
     return e;
 }
 
+/* Its configuration, which must be one that this machine can run, and a file without runs. */
+static err_t open_variant(struct bench_variant *v, const struct args *a, const char *bin_dir)
+{
+    err_t e = OK;
+    TRY(variants_args(a, &v->variant, &v->args));
+    TRY(pipeline_conf(&v->conf, &v->args, bin_dir));
+    TRY(pipeline_check(&v->conf, bin_dir));
+    v->file = results_head(a->protocol, a->commit, a->conf, variants_preset(&v->args), &v->conf);
+    if (!v->file) e = FAIL(ERR_NOMEM, "results");
+out:
+    return e;
+}
+
 err_t cmd_bench(const struct args *a, const char *bin_dir)
 {
     if (a->diff) return diff(a);
-    char path[PATH_BYTES];
+    char stem[PATH_BYTES], name[64];
     err_t e = OK;
-    json_t *file = NULL;
+    int32_t n = 0;
+    struct variant variants[VARIANTS_MAX];
     const char *dir = a->out ? a->out : "results";
-    struct conf *c = calloc(1, sizeof *c);
-    struct bench *b = calloc(1, sizeof *b);
-    if (!c || !b) {
-        e = FAIL(ERR_NOMEM, "bench");
-        goto out;
-    }
+    struct bench_variant *v = calloc(VARIANTS_MAX, sizeof *v);
+    if (!v) return FAIL(ERR_NOMEM, "bench");
     TRY(check_phase(a));
-    TRY(pipeline_conf(c, a, bin_dir));
-    TRY(pipeline_check(c, bin_dir));
+    TRY(variants_of(a, variants, &n));
+    for (int32_t i = 0; i < n; i++) {
+        v[i].variant = variants[i];
+        TRY(open_variant(&v[i], a, bin_dir));
+    }
     if (mkdir(dir, 0777) != 0 && errno != EEXIST) {
         e = FAIL(ERR_WRITE, "%s: %s", dir, strerror(errno));
         goto out;
     }
-    snprintf(path, sizeof path, "%.4000s/%s.json", dir, a->protocol);
-    TRY(open_file(a, path, c, &file));
-    b->args = a;
-    b->run = new_run(a);
-    TRY(measure(b, c, bin_dir));
-    e = results_add(file, b->run);
-    b->run = NULL;
-    TRY(e);
-    TRY(results_write(path, file));
-    report_table(file, stdout);
-    printf("\n%s\n", path);
-    TRY(write_reports(file, a, dir));
+    variants_file(a, name, sizeof name);
+    snprintf(stem, sizeof stem, "%.3900s/%s", dir, name);
+    if (n == 1) TRY(measure_one(a, v, stem, bin_dir));
+    else TRY(measure_by_turns(a, v, n, stem, bin_dir));
 out:
-    json_decref(file);
-    if (b) {
-        json_decref(b->run);
-        trace_free(&b->trace);
-    }
-    free(b);
-    free(c);
+    for (int32_t i = 0; i < VARIANTS_MAX; i++) json_decref(v[i].file);
+    free(v);
     return e;
 }

@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "procs/supervisor/cmd_bench.h"
 #include "procs/supervisor/results.h"
+#include "procs/supervisor/variants.h"
 
 enum {
     WARM = 50,
@@ -109,7 +110,7 @@ static json_t *series_object(struct bench *b, enum series which)
     json_t *o = bench_object(b->run, series_names[which]);
     strftime(at, sizeof at, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
     json_object_set_new(o, "pipeline_type", json_string("longlived"));
-    json_object_set_new(o, "preset", json_string(b->p.conf.run.preset));
+    json_object_set_new(o, "preset", json_string(variants_preset(b->args)));
     json_object_set_new(o, "device", json_string(b->p.conf.place.dit));
     json_object_set_new(o, "timestamp", json_string(at));
     json_object_set_new(o, "latents_per_call", json_integer(b->p.conf.dit.block));

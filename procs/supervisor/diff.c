@@ -5,9 +5,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { RUNS_MAX = 64, PATH_BYTES = 200 };
+enum { PATH_BYTES = 200 };
 
-static void range_of(const double *v, int32_t n, double *mean, double *spread)
+void diff_range(const double *v, int32_t n, double *mean, double *spread)
 {
     double lo = v[0], hi = v[0], sum = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -22,8 +22,8 @@ static void range_of(const double *v, int32_t n, double *mean, double *spread)
 enum diff diff_of(const double *a, int32_t n_a, const double *b, int32_t n_b, double *spread)
 {
     double mean_a, mean_b, spread_a, spread_b;
-    range_of(a, n_a, &mean_a, &spread_a);
-    range_of(b, n_b, &mean_b, &spread_b);
+    diff_range(a, n_a, &mean_a, &spread_a);
+    diff_range(b, n_b, &mean_b, &spread_b);
     const double most = fmax(spread_a, spread_b);
     if (spread) *spread = most;
     if (n_a < 2 || n_b < 2) return DIFF_UNKNOWN;
@@ -45,8 +45,7 @@ static bool number_at(const json_t *o, const char *path, double *out)
     return json_is_number(o);
 }
 
-/* Of the runs that have it: not each has every phase. */
-static int32_t values_at(const json_t *file, const char *path, double out[RUNS_MAX])
+int32_t diff_values(const json_t *file, const char *path, double out[DIFF_RUNS_MAX])
 {
     int32_t n = 0;
     size_t i;
@@ -58,23 +57,29 @@ static int32_t values_at(const json_t *file, const char *path, double out[RUNS_M
     return n;
 }
 
-static void print_row(const json_t *a, const json_t *b, const char *path, FILE *f)
+struct print {
+    const json_t *a, *b;
+    FILE *f;
+};
+
+static void print_row(void *self, const char *path)
 {
+    const struct print *p = self;
+    FILE *f = p->f;
     static const char *const words[] = {"one run: not known", "same", "lower", "higher"};
-    double of_a[RUNS_MAX], of_b[RUNS_MAX], spread, mean_a, mean_b, own;
-    const int32_t n_a = values_at(a, path, of_a), n_b = values_at(b, path, of_b);
+    double of_a[DIFF_RUNS_MAX], of_b[DIFF_RUNS_MAX], spread, mean_a, mean_b, own;
+    const int32_t n_a = diff_values(p->a, path, of_a), n_b = diff_values(p->b, path, of_b);
     if (n_a == 0 || n_b == 0) return;
     const enum diff d = diff_of(of_a, n_a, of_b, n_b, &spread);
-    range_of(of_a, n_a, &mean_a, &own);
-    range_of(of_b, n_b, &mean_b, &own);
+    diff_range(of_a, n_a, &mean_a, &own);
+    diff_range(of_b, n_b, &mean_b, &own);
     fprintf(f, "%-44s %12.3f %12.3f ", path, mean_a, mean_b);
     if (mean_a != 0) fprintf(f, "%+8.1f %%", 100 * (mean_b - mean_a) / mean_a);
     else fprintf(f, "%10s", "");
     fprintf(f, " %10.3f  %s\n", spread, words[d]);
 }
 
-/* Figures by their paths: all but what another one says as well. */
-static void print_rows(const json_t *a, const json_t *b, const json_t *o, const char *path, FILE *f)
+static void walk(const json_t *o, const char *path, void (*visit)(void *, const char *), void *self)
 {
     const char *key;
     json_t *v;
@@ -85,9 +90,23 @@ static void print_rows(const json_t *a, const json_t *b, const json_t *o, const 
         if (is_stats && (strcmp(key, "n") == 0 || strcmp(key, "std") == 0)) continue;
         if (strncmp(key, "ss_", 3) == 0 || strncmp(key, "ps_", 3) == 0) continue;
         snprintf(name, sizeof name, "%s%s%s", path, path[0] ? "." : "", key);
-        if (json_is_object(v)) print_rows(a, b, v, name, f);
-        else if (json_is_real(v) && strcmp(name, "load") != 0) print_row(a, b, name, f);
+        if (json_is_object(v)) walk(v, name, visit, self);
+        else if (json_is_real(v) && strcmp(name, "load") != 0) visit(self, name);
     }
+}
+
+void diff_each(const json_t *file, void (*visit)(void *self, const char *path), void *self)
+{
+    json_t *all = json_object(), *run; /* one run may have what another lacks */
+    size_t i;
+    json_array_foreach(json_object_get(file, "runs"), i, run)
+    {
+        json_t *copy = json_deep_copy(run);
+        json_object_update_recursive(all, copy);
+        json_decref(copy);
+    }
+    walk(all, "", visit, self);
+    json_decref(all);
 }
 
 static const char *text(const json_t *o, const char *key)
@@ -110,21 +129,14 @@ err_t diff_print(const json_t *a, const json_t *b, FILE *f)
     if (strcmp(text(a, "protocol"), text(b, "protocol")) != 0)
         return FAIL(ERR_DATA, "one is of protocol %s, the other of %s", text(a, "protocol"),
                     text(b, "protocol"));
-    if (json_array_size(runs) > RUNS_MAX || json_array_size(json_object_get(b, "runs")) > RUNS_MAX)
-        return FAIL(ERR_LIMIT, "more than %d runs in a file", RUNS_MAX);
+    if (json_array_size(runs) > DIFF_RUNS_MAX ||
+        json_array_size(json_object_get(b, "runs")) > DIFF_RUNS_MAX)
+        return FAIL(ERR_LIMIT, "more than %d runs in a file", DIFF_RUNS_MAX);
+    struct print p = {a, b, f};
     print_file("A", a, f);
     print_file("B", b, f);
     fprintf(f, "\n%-44s %12s %12s %10s %10s  %s\n", "mean of the runs", "A", "B", "B to A",
             "spread", "B is");
-    json_t *all = json_object(), *run; /* one run may have what another lacks */
-    size_t i;
-    json_array_foreach(runs, i, run)
-    {
-        json_t *copy = json_deep_copy(run);
-        json_object_update_recursive(all, copy);
-        json_decref(copy);
-    }
-    print_rows(a, b, all, "", f);
-    json_decref(all);
+    diff_each(a, print_row, &p);
     return OK;
 }

@@ -12,7 +12,7 @@
 #include "common/stats.h"
 
 enum { FILE_BYTES_MAX = 64 << 20, PATH_BYTES = 200 };
-static const char format[] = "longlived bench";
+static const char file_format[] = "longlived bench";
 
 static void put_ms(json_t *o, const char *prefix, const char *key, double ns)
 {
@@ -59,17 +59,17 @@ void results_put_seed(json_t *o, const char *prefix, const int64_t *ns, int64_t 
 }
 
 json_t *results_head(const char *protocol, const char *commit, const char *conf_file,
-                     const struct conf *c)
+                     const char *preset, const struct conf *c)
 {
     char cpu[96];
     cpu_name(cpu, sizeof cpu);
     return json_pack(
         "{s:s, s:i, s:s, s:s, s:{s:s, s:i, s:s, s:s, s:s}, s:{s:s, s:s, s:i, s:i, s:i, s:i, s:i,"
         " s:s, s:b, s:b, s:b, s:i, s:i}, s:[]}",
-        "format", format, "version", 1, "protocol", protocol, "commit", commit, "machine", "cpu",
-        cpu, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "text", c->place.text, "dit", c->place.dit,
-        "vae", c->place.vae, "config", "file", conf_file ? conf_file : "demo.ini", "preset",
-        c->run.preset, "width_px", (int)conf_width_px(c), "height_px", (int)conf_height_px(c),
+        "format", file_format, "version", 1, "protocol", protocol, "commit", commit, "machine",
+        "cpu", cpu, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "text", c->place.text, "dit",
+        c->place.dit, "vae", c->place.vae, "config", "file", conf_file ? conf_file : "demo.ini",
+        "preset", preset, "width_px", (int)conf_width_px(c), "height_px", (int)conf_height_px(c),
         "block", (int)c->dit.block, "window", (int)c->dit.window, "sink", (int)c->dit.sink, "steps",
         c->dit.steps, "graphs", (int)c->gpu.graphs, "overlap", (int)c->dit.overlap, "reuse",
         (int)c->cache.reuse, "fps", (int)c->run.fps, "ahead_ms", (int)c->run.ahead_ms, "runs");
@@ -113,6 +113,11 @@ err_t results_add(json_t *file, json_t *run)
 
 err_t results_read(const char *path, json_t **out)
 {
+    return results_read_as(path, file_format, "runs", out);
+}
+
+err_t results_read_as(const char *path, const char *format, const char *list, json_t **out)
+{
     err_t e = OK;
     char *text = NULL;
     size_t n = 0;
@@ -125,7 +130,7 @@ err_t results_read(const char *path, json_t **out)
     }
     const char *is = json_string_value(json_object_get(o, "format"));
     if (!is || strcmp(is, format) != 0 || json_integer_value(json_object_get(o, "version")) != 1 ||
-        !json_is_array(json_object_get(o, "runs"))) {
+        !json_is_array(json_object_get(o, list))) {
         e = FAIL(ERR_DATA, "%s: not a result of longlived bench", path);
         json_decref(o);
         goto out;

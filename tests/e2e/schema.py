@@ -13,6 +13,8 @@ def is_type(value, name):
 
 def faults(value, schema, root, at="$"):
     """Sentences on what in value is not as the schema has it."""
+    if schema.get("$ref") == "#":
+        return faults(value, root, root, at)
     if "$ref" in schema:
         return faults(value, root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, at)
     out = ["%s: the schema's word %s is not known" % (at, w) for w in set(schema) - KNOWN]

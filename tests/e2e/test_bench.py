@@ -172,6 +172,37 @@ def test_bench_paper(tmp):
     check_reports(tmp, "paper", run_, {"trace": 1, "bars": 1, "gantt": 1})
 
 
+def test_bench_by_turns(tmp):
+    """Two presets, a turn each and a second one merged: a result each, and how they differ."""
+    for more in ([], ["--merge"]):
+        bench(tmp, "paper", "--compare", "--preset", "turbo", "--rounds", "1", *more)
+    with open(os.path.join(ROOT, "docs", "bench.schema.json")) as f:
+        schema = json.load(f)
+    with open(os.path.join(tmp, "paper-compare.json")) as f:
+        file = json.load(f)
+    wrong = faults(file, schema["$defs"]["comparison"], schema)
+    check(not wrong, "\n  ".join(wrong[:10]))
+    results_ = [v["result"] for v in file["variants"]]
+    want = [("baseline", "1000,750,500,250", False), ("turbo", "1000,500,250", True)]
+    for r, (name, steps, is_on) in zip(results_, want):
+        c = r["config"]
+        check((c["preset"], c["steps"]) == (name, steps), c)
+        check([c["graphs"], c["overlap"], c["reuse"]] == 3 * [is_on], c)
+        check(len(r["runs"]) == 2, name, len(r["runs"]), "runs")
+    figures = {f["name"]: f for f in file["figures"]}
+    for i, r in enumerate(results_):
+        v = [x["block_ms"]["mean"] for x in r["runs"]]
+        f = figures["block_ms.mean"]
+        check(abs(f["means"][i] - sum(v) / 2) < 1e-6 * f["means"][i], f, "is not the mean of", v)
+        check(abs(f["spreads"][i] - abs(v[0] - v[1])) < 1e-6, f, "is not the spread of", v)
+    check(all(f["differs"][0] == "same" for f in figures.values()), "the first is not itself")
+    document = shown(tmp, "paper-compare")
+    check(charts(document)["bars"] == 2, charts(document))
+    check("baseline, turbo, by turns" in document and "<td>block_ms.max</td>" in document, "page")
+    bench(tmp, "paper", "--ablate", "sinc", status=2, pattern="window, sink, graph, overlap")
+    bench(tmp, "paper", "--compare", "--preset", "ultra", status=78, pattern="fp8: not built")
+
+
 def test_bench_on_gpus(tmp):
     """The same on GPUs, which are not there: what is on them is counted by stage."""
     places = ["--set", "model.precision=fp32"]
@@ -259,4 +290,4 @@ def test_trace_file(tmp):
 
 TESTS = [test_bench_refuses, test_bench_interrupted, test_trace_file]
 FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_on_gpus,
-        test_bench_stream]
+        test_bench_stream, test_bench_by_turns]

@@ -98,6 +98,14 @@ static void test_bad_lines(void **state)
         {"generate -o a.mp4 --prompt a --seed -1", "--seed -1: an integer from 0"},
         {"generate -o a.mp4 --prompt a --seed 9223372036854775808", "--seed 9223372036854775808"},
         {"generate -o a.mp4 --prompt a --progress xml", "json is the only one"},
+        {"bench --protocol seed --compare --ablate sink", "one of --compare and --ablate"},
+        {"bench --protocol seed --preset a --preset b", "more than once: with --compare"},
+        {"bench --protocol seed --preset a --ablate sink", "by --set run.preset=NAME"},
+        {"bench --protocol seed --rounds 2", "--rounds N: of --compare and --ablate"},
+        {"bench --protocol seed --compare --rounds 65", "at most 64"},
+        {"bench --compare --preset 1 --preset 2 --preset 3 --preset 4 --preset 5 --preset 6"
+         " --preset 7 --preset 8 --preset 9",
+         "--preset: at most 8"},
         {"serve -o x.avi", ".mp4 or .y4m, or -"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)

@@ -68,7 +68,7 @@ static int value_of(const json_t *file, size_t run, const char *phase)
 static void test_phases_meet_in_one_run_until_one_comes_again(void **state)
 {
     (void)state;
-    json_t *file = results_head("seed", "abc", NULL, &c);
+    json_t *file = results_head("seed", "abc", NULL, "", &c);
     const json_t *runs = json_object_get(file, "runs");
     check_ok(results_add(file, run_of("a", true, 1)));
     check_ok(results_add(file, run_of("b", true, 2)));
@@ -87,19 +87,19 @@ static void test_phases_meet_in_one_run_until_one_comes_again(void **state)
 static void test_only_like_is_merged_with_like(void **state)
 {
     (void)state;
-    json_t *file = results_head("seed", "abc", NULL, &c);
-    json_t *commit = results_head("seed", "abd", NULL, &c);
-    json_t *other = results_head("paper", "abc", NULL, &c);
+    json_t *file = results_head("seed", "abc", NULL, "", &c);
+    json_t *commit = results_head("seed", "abd", NULL, "", &c);
+    json_t *other = results_head("paper", "abc", NULL, "", &c);
     check_ok(results_check_same(file, file));
     check_fails(results_check_same(file, commit), ERR_DATA, "another commit");
     check_fails(results_check_same(file, other), ERR_DATA, "another protocol");
     struct conf window = c;
     window.dit.window = 9;
-    json_t *conf = results_head("seed", "abc", NULL, &window);
+    json_t *conf = results_head("seed", "abc", NULL, "", &window);
     check_fails(results_check_same(file, conf), ERR_DATA, "another config");
     window = c;
     snprintf(window.place.vae, sizeof window.place.vae, "cuda:1");
-    json_t *machine = results_head("seed", "abc", NULL, &window);
+    json_t *machine = results_head("seed", "abc", NULL, "", &window);
     check_fails(results_check_same(file, machine), ERR_DATA, "another machine");
     json_decref(file);
     json_decref(commit);
@@ -111,7 +111,7 @@ static void test_only_like_is_merged_with_like(void **state)
 static void test_files(void **state)
 {
     (void)state;
-    json_t *file = results_head("seed", "abc", "x.ini", &c), *read = NULL;
+    json_t *file = results_head("seed", "abc", "x.ini", "", &c), *read = NULL;
     check_ok(results_add(file, run_of("a", true, 1)));
     check_ok(results_write(scratch_path("a.json"), file));
     check_ok(results_read(scratch_path("a.json"), &read));
