@@ -68,6 +68,33 @@ struct rig {
         return e == OK ? dev_sync(d) : e;                                                          \
     }
 
+/* A block's K and V into one layer's cache. ring: to their slots. roll: as a cache without slots
+ * does it; what stays is cloned, moved up behind the sink, and the block comes behind it. */
+static err_t kv_ring(struct dev *d, const struct tensor *t)
+{
+    err_t e = OK;
+    for (int i = 0; i < 2; i++) TRY(dev_copy(d, t[i].data, t[2 + i].data, tensor_bytes(t[2 + i])));
+out:
+    return e;
+}
+
+static err_t kv_roll(struct dev *d, const struct tensor *t)
+{
+    err_t e = OK;
+    const int32_t S = t[2].shape[0], stays = t[0].shape[0] - 2 * S; /* the sink is a block, too */
+    for (int i = 0; i < 2; i++) {
+        const struct tensor to = tensor_rows(t[i], S, stays), clone = tensor_rows(t[4], 0, stays);
+        TRY(dev_copy(d, clone.data, tensor_rows(t[i], 2 * S, stays).data, tensor_bytes(clone)));
+        TRY(dev_copy(d, to.data, clone.data, tensor_bytes(to)));
+        TRY(dev_copy(d, tensor_rows(t[i], S + stays, S).data, t[2 + i].data,
+                     tensor_bytes(t[2 + i])));
+    }
+out:
+    return e;
+}
+RUN(kv_ring, kv_ring(d, t))
+RUN(kv_roll, kv_roll(d, t))
+
 #define ROWS (r->conf->model.latent_rows / 2)
 #define COLS (r->conf->model.latent_cols / 2)
 RUN(linear, ops_linear(d, t[0], t[1], t[2], t[3]))
@@ -229,6 +256,8 @@ static err_t bench_dit(struct bench *b, struct rig *r)
          6 * s * C * 4,
          {F(S, N, D), F(M, N, D), F(M, N, D), F(S, 3 * C), F(C), F(C), I(c->dit.sink, B),
           F(B, pt, 2), F(G, ps, 2)}},
+        {"kv.ring", run_kv_ring, 0, 4 * s * C * 4, {F(M, C), F(M, C), F(S, C), F(S, C)}},
+        {"kv.roll", run_kv_roll, 0, 4 * s * C * 4, {F(M, C), F(M, C), F(S, C), F(S, C), F(M, C)}},
         {"rope_sink",
          run_rope_sink,
          0,

@@ -221,6 +221,31 @@ void dev_graph_close(struct dev *d, struct dev_graph **g)
     *g = NULL;
 }
 
+/* --- marks ------------------------------------------------------------------------------------ */
+
+err_t dev_marks_open(struct dev *d, struct dev_marks **out, int32_t n)
+{
+    MUST(n > 0);
+    return d->ops->marks_open(d, out, n);
+}
+
+void dev_marks_close(struct dev *d, struct dev_marks **m)
+{
+    if (!m || !*m) return;
+    d->ops->marks_close(d, *m);
+    *m = NULL;
+}
+
+err_t dev_mark(struct dev *d, struct dev_marks *m, int32_t i)
+{
+    return d->ops->mark(d, m, i);
+}
+
+err_t dev_marks_read(struct dev *d, struct dev_marks *m, int32_t n, int64_t *ns)
+{
+    return d->ops->marks_read(d, m, n, ns);
+}
+
 /* --- sharing -------------------------------------------------------------------------------- */
 
 /* A share comes from a message, so its path may be anything. */

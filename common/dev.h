@@ -86,6 +86,18 @@ MUST_USE err_t dev_record(struct dev *d, struct dev_graph **out, err_t (*work)(v
 MUST_USE err_t dev_replay(struct dev *d, struct dev_graph *g);
 void dev_graph_close(struct dev *d, struct dev_graph **g); /* NULL-safe */
 
+/* --- marks -----------------------------------------------------------------------------------
+ * When the device came to a place in its work: for benches. A mark is queued like work, and costs
+ * the device next to nothing. */
+struct dev_marks;
+
+/* n > 0 marks, counted from 0. */
+MUST_USE err_t dev_marks_open(struct dev *d, struct dev_marks **out, int32_t n);
+void dev_marks_close(struct dev *d, struct dev_marks **m); /* NULL-safe */
+MUST_USE err_t dev_mark(struct dev *d, struct dev_marks *m, int32_t i);
+/* Nanoseconds from mark 0 to each of the first n, all of which have been set: after dev_sync. */
+MUST_USE err_t dev_marks_read(struct dev *d, struct dev_marks *m, int32_t n, int64_t *ns);
+
 /* --- sharing ------------------------------------------------------------------------------- */
 
 enum { DEV_PATH_MAX = 200 };

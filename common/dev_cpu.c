@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/dev_impl.h"
 
 enum { ALIGN = 64 };
@@ -98,6 +99,45 @@ static void cpu_graph_close(struct dev *d, struct dev_graph *g)
 {
     (void)d;
     free(g);
+}
+
+/* --- marks: work is done when it is queued ------------------------------------------------- */
+
+struct dev_marks {
+    int32_t n;
+    int64_t at_ns[];
+};
+
+static err_t cpu_marks_open(struct dev *d, struct dev_marks **out, int32_t n)
+{
+    (void)d;
+    struct dev_marks *m = calloc(1, sizeof *m + (size_t)n * sizeof *m->at_ns);
+    if (!m) return FAIL(ERR_NOMEM, "marks");
+    m->n = n;
+    *out = m;
+    return OK;
+}
+
+static void cpu_marks_close(struct dev *d, struct dev_marks *m)
+{
+    (void)d;
+    free(m);
+}
+
+static err_t cpu_mark(struct dev *d, struct dev_marks *m, int32_t i)
+{
+    (void)d;
+    MUST(i >= 0 && i < m->n);
+    m->at_ns[i] = now_ns();
+    return OK;
+}
+
+static err_t cpu_marks_read(struct dev *d, struct dev_marks *m, int32_t n, int64_t *ns)
+{
+    (void)d;
+    MUST(n <= m->n);
+    for (int32_t i = 0; i < n; i++) ns[i] = m->at_ns[i] - m->at_ns[0];
+    return OK;
 }
 
 /* --- sharing: a file whose blocks exist before anybody writes to them ------------------------ */
@@ -196,6 +236,10 @@ const struct dev_ops dev_ops_cpu = {
     .record = cpu_record,
     .replay = cpu_replay,
     .graph_close = cpu_graph_close,
+    .marks_open = cpu_marks_open,
+    .marks_close = cpu_marks_close,
+    .mark = cpu_mark,
+    .marks_read = cpu_marks_read,
     .share_make = cpu_share_make,
     .share_check = cpu_share_check,
     .share_map = cpu_share_map,

@@ -304,6 +304,55 @@ static void gpu_graph_close(struct dev *d, struct dev_graph *g)
     free(g);
 }
 
+/* --- marks: events ---------------------------------------------------------------------------- */
+
+struct dev_marks {
+    int32_t n;
+    cudaEvent_t event[];
+};
+
+static void gpu_marks_close(struct dev *d, struct dev_marks *m)
+{
+    (void)d;
+    for (int32_t i = 0; i < m->n && m->event[i]; i++) cudaEventDestroy(m->event[i]);
+    free(m);
+}
+
+static err_t gpu_marks_open(struct dev *d, struct dev_marks **out, int32_t n)
+{
+    err_t e = OK;
+    struct dev_marks *m = calloc(1, sizeof *m + (size_t)n * sizeof *m->event);
+    if (!m) return FAIL(ERR_NOMEM, "marks");
+    m->n = n;
+    for (int32_t i = 0; i < n; i++) CALL(cudaEventCreate(&m->event[i]), "marks");
+    *out = m;
+    m = NULL;
+out:
+    if (m) gpu_marks_close(d, m);
+    return e;
+}
+
+static err_t gpu_mark(struct dev *d, struct dev_marks *m, int32_t i)
+{
+    MUST(i >= 0 && i < m->n);
+    const cudaError_t ce = cudaEventRecord(m->event[i], gpu_of(d)->stream);
+    return ce == cudaSuccess ? OK : cuda_failed(ce, "mark");
+}
+
+static err_t gpu_marks_read(struct dev *d, struct dev_marks *m, int32_t n, int64_t *ns)
+{
+    err_t e = OK;
+    (void)d;
+    MUST(n <= m->n);
+    for (int32_t i = 0; i < n; i++) {
+        float ms = 0;
+        CALL(cudaEventElapsedTime(&ms, m->event[0], m->event[i]), "marks");
+        ns[i] = (int64_t)((double)ms * 1e6);
+    }
+out:
+    return e;
+}
+
 /* --- sharing ---------------------------------------------------------------------------------- */
 
 static size_t rounded(uint64_t n_bytes)
@@ -452,6 +501,10 @@ const struct dev_ops dev_ops_cuda = {
     .record = gpu_record,
     .replay = gpu_replay,
     .graph_close = gpu_graph_close,
+    .marks_open = gpu_marks_open,
+    .marks_close = gpu_marks_close,
+    .mark = gpu_mark,
+    .marks_read = gpu_marks_read,
     .share_make = gpu_share_make,
     .share_check = gpu_share_check,
     .share_map = gpu_share_map,

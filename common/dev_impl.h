@@ -27,6 +27,10 @@ struct dev_ops {
     err_t (*record)(struct dev *d, struct dev_graph **out, err_t (*work)(void *), void *self);
     err_t (*replay)(struct dev *d, struct dev_graph *g);
     void (*graph_close)(struct dev *d, struct dev_graph *g);
+    err_t (*marks_open)(struct dev *d, struct dev_marks **out, int32_t n);
+    void (*marks_close)(struct dev *d, struct dev_marks *m);
+    err_t (*mark)(struct dev *d, struct dev_marks *m, int32_t i);
+    err_t (*marks_read)(struct dev *d, struct dev_marks *m, int32_t n, int64_t *ns);
     err_t (*share_make)(struct dev *d, struct dev_share *s);
     err_t (*share_check)(struct dev *d, const struct dev_share *s);
     err_t (*share_map)(struct dev *d, const struct dev_share *s, void **out);

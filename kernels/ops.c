@@ -23,6 +23,8 @@ static const struct ops *const backend[DEV_KINDS] = {
 
 static struct dev *opened[DEVS_MAX];
 static uint64_t n_ops;
+static void (*watcher)(void *self, const char *op, const struct tensor *t, size_t n);
+static void *watcher_self;
 
 static struct dev **find(struct dev *d)
 {
@@ -61,6 +63,13 @@ void ops_set_bf16(struct dev *d, bool is_on)
 uint64_t ops_count(void)
 {
     return n_ops;
+}
+
+void ops_watch(void (*seen)(void *self, const char *op, const struct tensor *t, size_t n),
+               void *self)
+{
+    watcher = seen;
+    watcher_self = self;
 }
 
 /* --- signatures ------------------------------------------------------------------------------ */
@@ -176,6 +185,7 @@ static err_t check_all(struct dev *d, struct sig *g, const char *spec, const str
     }
     MUST(*spec == '\0');
     n_ops++;
+    if (watcher) watcher(watcher_self, g->op, t, n_tensors);
 out:
     return e;
 }

@@ -46,6 +46,11 @@ MUST_USE err_t ops_keep(struct dev *d, struct tensor x);
 /* Ops run on this process's devices since start; the proof that a cache hit ran none. */
 uint64_t ops_count(void);
 
+/* Each op says to seen what it is before it is queued: its tensors in the order of the call. NULL:
+ * nobody is told. For benches. */
+void ops_watch(void (*seen)(void *self, const char *op, const struct tensor *t, size_t n),
+               void *self);
+
 /* --- linear ----------------------------------------------------------------------------------
  * y[s,o] = keep(sum_i x[s,i] * w[o,i] + b[o])
  *   y [S, O] out;  x [S, I];  w [O, I];  b [O] or absent

@@ -37,6 +37,8 @@ static const struct option {
      "OUT.mp4 or OUT.y4m; for serve also - (y4m to standard output); for trace OUT.json"},
     {"protocol", 0, TEXT, offsetof(struct args, protocol), ON(BENCH), "NAME",
      "seed, paper or stream: docs/BENCHMARKS.md"},
+    {"stage", 0, TEXT, offsetof(struct args, stage), ON(BENCH), "NAME",
+     "text, dit, vae or edge alone, without a pipeline (needs make benches)"},
     {"quick", 0, FLAG, offsetof(struct args, quick), ON(BENCH), NULL, "fewer samples"},
     {"phase", 0, TEXT, offsetof(struct args, phase), ON(BENCH), "NAME",
      "this one alone; a name that is none is answered with the list"},
@@ -135,6 +137,7 @@ static const struct {
                     "longlived doctor -c configs/tiny.ini\n"},
     [CMD_BENCH] = {"bench", "[B.json]", "where the milliseconds go, by a protocol",
                    "longlived bench --protocol seed --quick -c configs/nano.ini --out results\n"
+                   "  longlived bench --stage dit -c configs/nano.ini\n"
                    "  longlived bench --diff before/seed.json after/seed.json\n"
                    "\nA pipeline of its own comes and goes; DIR/PROTOCOL.json, .csv and .html are"
                    " written.\n"},
@@ -353,8 +356,16 @@ static err_t check_bench(const struct args *a)
     static const char *const names[] = {"seed", "paper", "stream"};
     const bool is_by_turns = a->compare || a->ablate;
     if (a->diff || a->word) {
-        if (a->diff && a->word && !a->protocol) return OK;
-        return FAIL(ERR_USAGE, "bench: --diff A.json B.json, or --protocol?");
+        if (a->diff && a->word && !a->protocol && !a->stage) return OK;
+        return FAIL(ERR_USAGE, "bench: --diff A.json B.json, --protocol or --stage?");
+    }
+    if (a->stage) {
+        static const char *const stages[] = {"text", "dit", "vae", "edge"};
+        if (a->protocol || a->phase || is_by_turns)
+            return FAIL(ERR_USAGE, "bench: --stage: without --protocol, --phase and turns");
+        for (int i = 0; i < 4; i++)
+            if (strcmp(a->stage, stages[i]) == 0) return OK;
+        return FAIL(ERR_USAGE, "bench: --stage text, dit, vae or edge?");
     }
     if (a->compare && a->ablate) return FAIL(ERR_USAGE, "bench: one of --compare and --ablate");
     if (a->ablate && a->n_presets)
@@ -366,7 +377,7 @@ static err_t check_bench(const struct args *a)
                     ARGS_ROUNDS_MAX);
     for (int i = 0; i < 3; i++)
         if (a->protocol && strcmp(a->protocol, names[i]) == 0) return OK;
-    return FAIL(ERR_USAGE, "bench: --protocol seed, paper or stream?");
+    return FAIL(ERR_USAGE, "bench: --protocol seed, paper or stream, or --stage?");
 }
 
 err_t args_check(const struct args *a)

@@ -44,7 +44,7 @@ struct args {
     const char *word2; /* convert IN OUT, compare A B */
     const char *conf, *run, *prompt, *script, *out, *hashes, *prewarm, *progress, *lora;
     const char *noise, *embeds, *latents;
-    const char *protocol, *phase, *diff, *ablate;
+    const char *protocol, *phase, *diff, *ablate, *stage;
     const char *commit; /* of the build: main's, not the command line's */
     const char *sets[ARGS_SETS_MAX];
     int32_t n_sets;

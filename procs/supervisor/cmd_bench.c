@@ -19,9 +19,10 @@
 #include "procs/supervisor/report.h"
 #include "procs/supervisor/results.h"
 #include "procs/supervisor/session.h"
+#include "procs/supervisor/solo.h"
 #include "procs/supervisor/variants.h"
 
-enum { PATH_BYTES = 4096, ROUNDS = 3 };
+enum { PATH_BYTES = 4096, ROUNDS = 3, SOLO_RUNS = 51, SOLO_RUNS_QUICK = 11 };
 static const char *const stages[WRITERS] = {"text", "dit", "vae", "gateway"};
 
 /* --- a job ------------------------------------------------------------------------------------ */
@@ -270,26 +271,47 @@ out:
     return e;
 }
 
-/* One run of the phases, through a pipeline of its own, into the file. */
-static err_t measure(struct bench_variant *v, const char *bin_dir)
+/* The phases through a pipeline of its own. */
+static err_t run_pipeline(struct bench *b, const struct conf *c, const char *bin_dir)
 {
     char run_dir[RUNDIR_PATH_MAX], name[32], kept[512];
+    err_t e = OK;
+    snprintf(name, sizeof name, "bench-%d", (int)getpid());
+    TRY(rundir_path(run_dir, b->args->run ? b->args->run : c->run.dir, name));
+    b->exec_ns = now_ns();
+    TRY(pipeline_start(&b->p, b->args, c, run_dir, bin_dir, -1));
+    e = run_phases(b);
+    snprintf(kept, sizeof kept, "%s", err_text());
+    const err_t ended = pipeline_end(&b->p);
+    if (ended != OK) e = ended;
+    else if (e != OK) e = FAIL(e, "%s", kept);
+out:
+    return e;
+}
+
+/* A phase that needs none. */
+static err_t run_stage(struct bench *b, const struct conf *c, const char *bin_dir)
+{
+    const char *stage = b->args->stage;
+    json_t *o = NULL;
+    const err_t e = solo_run(bin_dir, stage, c, b->args->quick ? SOLO_RUNS_QUICK : SOLO_RUNS, &o);
+    if (e != OK) return e;
+    json_object_set_new(b->run, stage, o);
+    json_array_append_new(json_object_get(b->run, "phases"), json_string(stage));
+    return OK;
+}
+
+/* One run into the file. */
+static err_t measure(struct bench_variant *v, const char *bin_dir)
+{
     err_t e = OK;
     const struct args *a = &v->args;
     struct bench *b = calloc(1, sizeof *b);
     if (!b) return FAIL(ERR_NOMEM, "bench");
     b->args = a;
     b->run = new_run(a);
-    snprintf(name, sizeof name, "bench-%d", (int)getpid());
-    TRY(rundir_path(run_dir, a->run ? a->run : v->conf.run.dir, name));
-    b->exec_ns = now_ns();
-    TRY(pipeline_start(&b->p, a, &v->conf, run_dir, bin_dir, -1));
-    e = run_phases(b);
-    snprintf(kept, sizeof kept, "%s", err_text());
-    const err_t ended = pipeline_end(&b->p);
-    if (ended != OK) e = ended;
-    else if (e != OK) e = FAIL(e, "%s", kept);
-    if (e != OK) goto out;
+    if (a->stage) TRY(run_stage(b, &v->conf, bin_dir));
+    else TRY(run_pipeline(b, &v->conf, bin_dir));
     e = results_add(v->file, b->run);
     b->run = NULL;
 out:
@@ -394,7 +416,8 @@ static err_t open_variant(struct bench_variant *v, const struct args *a, const c
     TRY(variants_args(a, &v->variant, &v->args));
     TRY(pipeline_conf(&v->conf, &v->args, bin_dir));
     TRY(pipeline_check(&v->conf, bin_dir));
-    v->file = results_head(a->protocol, a->commit, a->conf, variants_preset(&v->args), &v->conf);
+    v->file =
+        results_head(variants_protocol(a), a->commit, a->conf, variants_preset(&v->args), &v->conf);
     if (!v->file) e = FAIL(ERR_NOMEM, "results");
 out:
     return e;
@@ -410,7 +433,7 @@ err_t cmd_bench(const struct args *a, const char *bin_dir)
     const char *dir = a->out ? a->out : "results";
     struct bench_variant *v = calloc(VARIANTS_MAX, sizeof *v);
     if (!v) return FAIL(ERR_NOMEM, "bench");
-    TRY(check_phase(a));
+    if (!a->stage) TRY(check_phase(a));
     TRY(variants_of(a, variants, &n));
     for (int32_t i = 0; i < n; i++) {
         v[i].variant = variants[i];

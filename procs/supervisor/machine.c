@@ -101,8 +101,7 @@ err_t machine_share(const char *bin_dir, const char *name, const char *peer)
     return ask(bin_dir, argv, -1, line);
 }
 
-/* The configuration as a file without a name, open. */
-static err_t write_conf(const struct conf *c, int *out)
+err_t machine_conf(const struct conf *c, int *out)
 {
     const int fd = memfd_create("config.ini", MFD_CLOEXEC);
     FILE *f = fd >= 0 ? fdopen(dup(fd), "w") : NULL;
@@ -124,7 +123,7 @@ err_t machine_need(const char *bin_dir, const char *stage, const struct conf *c,
     const char *const argv[] = {program, "--need", NULL};
     int fd = -1;
     snprintf(program, sizeof program, "longlived-%s", stage);
-    TRY(write_conf(c, &fd));
+    TRY(machine_conf(c, &fd));
     TRY(ask(bin_dir, argv, fd, line));
     if (sscanf(line, "%" SCNu64 " %" SCNu64 " %" SCNu64, &out->weights, &out->state,
                &out->scratch) != 3)

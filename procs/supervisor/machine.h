@@ -20,6 +20,9 @@ MUST_USE err_t machine_device(const char *bin_dir, const char *name, struct mach
 /* Can another process map memory of device `name` on device `peer`? Tried, not asked. */
 MUST_USE err_t machine_share(const char *bin_dir, const char *name, const char *peer);
 
+/* The configuration as a file without a name, open at its begin. */
+MUST_USE err_t machine_conf(const struct conf *c, int *out);
+
 /* Bytes on its device that a stage (text, dit, vae) needs for this configuration: its model is
  * opened there for a moment. */
 struct machine_need {

@@ -77,9 +77,14 @@ const char *variants_preset(const struct args *a)
     return name;
 }
 
+const char *variants_protocol(const struct args *a)
+{
+    return a->stage ? "stage" : a->protocol;
+}
+
 void variants_file(const struct args *a, char *out, size_t cap)
 {
-    snprintf(out, cap, "%s%s%s", a->protocol, a->compare || a->ablate ? "-" : "",
+    snprintf(out, cap, "%s%s%s", variants_protocol(a), a->compare || a->ablate ? "-" : "",
              a->compare  ? "compare"
              : a->ablate ? a->ablate
                          : "");

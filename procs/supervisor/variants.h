@@ -26,6 +26,9 @@ MUST_USE err_t variants_args(const struct args *a, const struct variant *v, stru
 /* The preset that the arguments choose, "" none. */
 const char *variants_preset(const struct args *a);
 
+/* What is measured: the protocol, or "stage". */
+const char *variants_protocol(const struct args *a);
+
 /* What the files are called: PROTOCOL, PROTOCOL-compare, PROTOCOL-NAME. */
 void variants_file(const struct args *a, char *out, size_t cap);
 

@@ -1,5 +1,6 @@
 /* test_dev.c - the device contract: names, memory, accounting, moves, broken promises. */
 #include <string.h>
+#include <time.h>
 
 #include "common/dev.h"
 #include "tests/check.h"
@@ -188,6 +189,27 @@ static void free_of_a_stranger(void)
     if (dev_open(&d, "cpu", 1) == OK) dev_free(d, &p);
 }
 
+/* Times that do not fall, from the first mark on, and what lies between is in them. */
+static void test_marks(void **state)
+{
+    struct dev *d = *state;
+    struct dev_marks *m = NULL;
+    int64_t ns[3];
+    const struct timespec pause = {.tv_nsec = 2000000};
+    assert_ok(dev_marks_open(d, &m, 3));
+    for (int32_t i = 0; i < 3; i++) {
+        assert_ok(dev_mark(d, m, i));
+        if (i == 0) nanosleep(&pause, NULL);
+    }
+    assert_ok(dev_sync(d));
+    assert_ok(dev_marks_read(d, m, 3, ns));
+    assert_int_equal(ns[0], 0);
+    assert_true(ns[1] >= 2000000 && ns[2] >= ns[1]);
+    dev_marks_close(d, &m);
+    assert_null(m);
+    dev_marks_close(d, &m);
+}
+
 static void test_broken_promises_abort(void **state)
 {
     (void)state;
@@ -202,9 +224,11 @@ static void test_broken_promises_abort(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        DEV_TEST(test_names), DEV_TEST(test_no_cuda),  DEV_TEST(test_threads),
-        DEV_TEST(test_alloc), DEV_TEST(test_too_much), DEV_TEST(test_fail_at),
-        DEV_TEST(test_seal),  DEV_TEST(test_moves),    DEV_TEST(test_broken_promises_abort),
+        DEV_TEST(test_names),    DEV_TEST(test_no_cuda),
+        DEV_TEST(test_threads),  DEV_TEST(test_alloc),
+        DEV_TEST(test_too_much), DEV_TEST(test_fail_at),
+        DEV_TEST(test_marks),    DEV_TEST(test_seal),
+        DEV_TEST(test_moves),    DEV_TEST(test_broken_promises_abort),
     };
     return cmocka_run_group_tests_name("dev", tests, NULL, NULL);
 }

@@ -203,6 +203,47 @@ def test_bench_by_turns(tmp):
     bench(tmp, "paper", "--compare", "--preset", "ultra", status=78, pattern="fp8: not built")
 
 
+def check_passes(o, names):
+    """Each pass's parts, and its ops, are all of it, and most of what it takes unwatched."""
+    check(sorted(o["passes"]) == sorted(names), sorted(o["passes"]))
+    for name, p in o["passes"].items():
+        check(abs(sum(p["parts"].values()) - p["sum_ms"]) < 1e-6 * p["sum_ms"], name, p)
+        check(0 <= sum(p["parts"].values()) - sum(p["ops"].values()) < 0.5 * p["sum_ms"], name, p)
+        check(set(p["floors"]) <= set(p["parts"]), name, p)
+        check(min(p["parts"].values()) > 0 and p["sum_of_plain"] > 0.5, name, p)
+        check(p["is_within_3_percent"] == (abs(p["sum_of_plain"] - 1) < 0.03), name, p)
+
+
+def test_bench_stages(tmp):
+    """Each stage alone, merged into one run; on a GPU the recorded pass beside the watched one."""
+    def stage(name, *args, **kw):
+        r = run(["bench", "--stage", name, "--quick", "--merge", "--quiet", "-c", NANO, "--out",
+                 tmp] + list(args), timeout=100)
+        check_result(r, kw.get("status", 0), kw.get("pattern"))
+
+    for name in ("text", "dit", "vae", "edge"):
+        stage(name)
+    (run_,) = results(tmp, "stage")["runs"]
+    check(run_["phases"] == ["text", "dit", "vae", "edge"], run_["phases"])
+    check_passes(run_["text"], ["encode"])
+    check_passes(run_["dit"], ["step", "clean", "recache"])
+    check_passes(run_["vae"], ["latent"])
+    check(set(run_["dit"]["passes"]["step"]["parts"]) ==
+          {"self_attention", "cross_attention", "ffn", "norms", "kv", "other"}, run_["dit"])
+    check(run_["text"]["hit_ms"]["p50"] < run_["text"]["miss_ms"]["p50"], "a hit encodes")
+    check(run_["dit"]["recached_latents"] == 9 and run_["text"]["tokens"] == 16, "sizes")
+    for name, series in (("dit", "step_3_ms"), ("vae", "latent_ms"), ("edge", "frames_out_ms")):
+        check_stats(run_[name][series], 11)
+    check_reports(tmp, "stage", run_, {"trace": 1, "bars": 5, "gantt": 0})
+    os.remove(os.path.join(tmp, "stage.json"))
+    with fake_gpus("gpus=1"):
+        stage("dit", "--set", "place.dit=cuda:0", "--set", "model.precision=fp32")
+        p = results(tmp, "stage")["runs"][0]["dit"]["passes"]
+        check(all(x["recorded_ms"] > 0 for x in p.values()), p)
+    with fake_gpus("gpus=0"):
+        stage("vae", "--set", "place.vae=cuda:0", status=69, pattern="GPU")
+
+
 def test_bench_on_gpus(tmp):
     """The same on GPUs, which are not there: what is on them is counted by stage."""
     places = ["--set", "model.precision=fp32"]
@@ -290,4 +331,4 @@ def test_trace_file(tmp):
 
 TESTS = [test_bench_refuses, test_bench_interrupted, test_trace_file]
 FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_on_gpus,
-        test_bench_stream, test_bench_by_turns]
+        test_bench_stream, test_bench_by_turns, test_bench_stages]

@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
+#include "tests/fake_cuda/calls.h"
 #include "tests/fake_cuda/fake.h"
 
 enum { NODES_MAX = 64, POISON = 0xA5, BLOCK_BYTES = 2 << 20, GPU_BYTES = 1 << 30 };
@@ -150,6 +152,16 @@ static cudaError_t enter_outside_graphs(const char *call)
 {
     const cudaError_t ce = enter(call);
     return ce == cudaSuccess && fake.is_in_graph ? fails(cudaErrorStreamCaptureUnsupported) : ce;
+}
+
+cudaError_t fake_cuda_enter(const char *call)
+{
+    return enter_outside_graphs(call);
+}
+
+void fake_cuda_made(int32_t n)
+{
+    fake.n_live += n;
 }
 
 #define ENTER(enter_)                                                                              \
@@ -307,11 +319,9 @@ static size_t used_bytes(int device)
 
 static bool is_late(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    const int64_t now_ns = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-    if (fake.first_malloc_ns == 0) fake.first_malloc_ns = now_ns;
-    return now_ns - fake.first_malloc_ns < (int64_t)machine.late_ms * 1000000;
+    const int64_t at_ns = now_ns();
+    if (fake.first_malloc_ns == 0) fake.first_malloc_ns = at_ns;
+    return at_ns - fake.first_malloc_ns < (int64_t)machine.late_ms * 1000000;
 }
 
 cudaError_t cudaMalloc(void **p, size_t bytes)

@@ -101,6 +101,8 @@ static err_t everything(struct dev *d, void **p, void *host)
 {
     err_t e = OK;
     struct dev_graph *g = NULL;
+    struct dev_marks *m = NULL;
+    int64_t ns[2];
     struct dev_share s = {0};
     TRY(dev_pin(d, host, BYTES));
     TRY(dev_alloc(d, BYTES, &p[1]));
@@ -108,14 +110,20 @@ static err_t everything(struct dev *d, void **p, void *host)
     TRY(dev_record(d, &g, copy_once, p));
     TRY(dev_upload(d, p[2], host, BYTES));
     TRY(dev_zero(d, p[1], BYTES));
+    TRY(dev_marks_open(d, &m, 2));
+    TRY(dev_mark(d, m, 0));
     TRY(dev_replay(d, g));
+    TRY(dev_mark(d, m, 1));
     TRY(dev_download(d, host, p[1], BYTES));
     TRY(dev_sync(d));
+    TRY(dev_marks_read(d, m, 2, ns));
+    MUST(ns[0] == 0 && ns[1] >= 0);
     TRY(dev_share_make(d, "shared", BYTES, &s));
     TRY(dev_share_check(d, &s));
 out:
     if (s.n_bytes) dev_share_drop(d, &s);
     dev_graph_close(d, &g);
+    dev_marks_close(d, &m);
     dev_free(d, &p[1]);
     dev_free(d, &p[2]);
     return e;
@@ -139,8 +147,8 @@ out:
 static bool is_unmaking(const char *call)
 {
     static const char *const names[] = {
-        "cudaFree",       "cudaStreamDestroy",    "cudaHostUnregister",   "cudaGraphDestroy",
-        "cudaMemGetInfo", "cudaGraphExecDestroy", "cudaIpcCloseMemHandle"};
+        "cudaFree",       "cudaStreamDestroy",    "cudaHostUnregister",    "cudaGraphDestroy",
+        "cudaMemGetInfo", "cudaGraphExecDestroy", "cudaIpcCloseMemHandle", "cudaEventDestroy"};
     for (size_t i = 0; i < COUNT(names); i++)
         if (strcmp(names[i], call) == 0) return true;
     return false;

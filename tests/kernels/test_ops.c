@@ -171,6 +171,39 @@ static void test_right_calls_pass(void **state)
     }
 }
 
+static struct {
+    int n;
+    const char *op;
+    struct tensor first;
+} seen;
+
+static void note(void *self, const char *op, const struct tensor *t, size_t n)
+{
+    assert_true(self == &seen && n >= 1);
+    seen.n++;
+    seen.op = op;
+    seen.first = t[0];
+}
+
+static void test_watched(void **state)
+{
+    const struct fixture *f = *state;
+    struct tensor t[TENSORS_MAX];
+    ops_watch(note, &seen);
+    for (size_t i = 0; i < COUNT(goods); i++) {
+        seen.n = 0;
+        fill(f, &goods[i], t);
+        want(f, &goods[i], t, OK, 0, "watched");
+        assert_int_equal(seen.n, 1);
+        assert_ptr_equal(seen.first.data, t[0].data);
+        if (strcmp(goods[i].op, "conv2d") != 0) assert_string_equal(seen.op, goods[i].op);
+    }
+    ops_watch(NULL, NULL);
+    fill(f, &goods[0], t);
+    want(f, &goods[0], t, OK, 0, "not watched");
+    assert_int_equal(seen.n, 1);
+}
+
 static void test_absent(void **state)
 {
     const struct fixture *f = *state;
@@ -294,7 +327,7 @@ int main(void)
         cmocka_unit_test(test_right_calls_pass), cmocka_unit_test(test_absent),
         cmocka_unit_test(test_wrong_dtype),      cmocka_unit_test(test_wrong_rank),
         cmocka_unit_test(test_wrong_dimension),  cmocka_unit_test(test_relations),
-        cmocka_unit_test(test_unopened_device),
+        cmocka_unit_test(test_unopened_device),  cmocka_unit_test(test_watched),
     };
     return cmocka_run_group_tests_name("ops", tests, setup, teardown);
 }

@@ -101,6 +101,9 @@ static void test_bad_lines(void **state)
         {"bench --protocol seed --compare --ablate sink", "one of --compare and --ablate"},
         {"bench --protocol seed --preset a --preset b", "more than once: with --compare"},
         {"bench --protocol seed --preset a --ablate sink", "by --set run.preset=NAME"},
+        {"bench --stage gateway", "--stage text, dit, vae or edge?"},
+        {"bench --stage dit --protocol seed", "--stage: without --protocol"},
+        {"bench --stage dit --compare", "--stage: without --protocol, --phase and turns"},
         {"bench --protocol seed --rounds 2", "--rounds N: of --compare and --ablate"},
         {"bench --protocol seed --compare --rounds 65", "at most 64"},
         {"bench --compare --preset 1 --preset 2 --preset 3 --preset 4 --preset 5 --preset 6"

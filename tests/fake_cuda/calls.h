@@ -1,0 +1,15 @@
+/* calls.h - for calls of the fake CUDA runtime that are not in runtime.c. */
+#ifndef FAKE_CUDA_CALLS_H
+#define FAKE_CUDA_CALLS_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+/* What a call that cannot be captured answers before it does anything. */
+cudaError_t fake_cuda_enter(const char *call);
+/* So many more things, or less, that are made and not unmade. */
+void fake_cuda_made(int32_t n);
+
+#endif
