@@ -219,6 +219,15 @@ $(FAKE_BIN)/longlived-text: LIBS_MODEL := $(LIBS_TEXT)
 $(FAKE_BIN)/longlived-dit: $(call proc,dit)
 $(FAKE_BIN)/longlived-vae: $(call proc,vae)
 
+# A fake NVML, which the command line loads by name.
+FAKE_NVML := $(FAKE_LIB)/libnvidia-ml.so.1
+$(FAKE_NVML): tests/fake_cuda/nvml.c $(B)/flags
+	@mkdir -p $(@D)
+	@echo 'LD $@'
+	@$(CC) $(filter-out -fsanitize=%,$(CFLAGS)) -fPIC -shared $< -o $@
+$(B)/tests/procs/supervisor/test_gpus.o: CFLAGS += -DFAKE_NVML='"$(FAKE_NVML)"'
+$(B)/tests/procs/supervisor/test_gpus: | $(FAKE_NVML)
+
 # Tests and benches: one program a file.
 TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/procs/*/*.c tests/procs/*.c \
               tests/bench/*.c tests/fuzz/test_*.c tests/sim/test_*.c tests/fake_cuda/test_*.c)
@@ -229,7 +238,7 @@ BENCH_SRC := $(filter-out $(BENCH_LIB),$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
 .PHONY: tests unit-tests benches
 unit-tests: $(TESTS)
-tests: $(TESTS) fake $(BIN)/bench-stage $(FAKE)/tests/fake_cuda/same.o $(if $(filter 1,$(CUDA)),$(B)/tests/fake_cuda/same.o)
+tests: $(TESTS) fake $(FAKE_NVML) $(BIN)/bench-stage $(FAKE)/tests/fake_cuda/same.o $(if $(filter 1,$(CUDA)),$(B)/tests/fake_cuda/same.o)
 benches: $(BENCHES)
 
 $(B)/libbench.a: $(BENCH_LIB:%.c=$(B)/%.o)

@@ -84,6 +84,7 @@ static bool look(void *self, const struct ledger *l)
     if (k->e == OK) k->e = trace_look(&k->b->trace, l);
     if (k->e == OK) k->e = check_alive(k, l);
     if (k->prompts_fd >= 0) ask(k, shown(k, l));
+    gpus_look(k->b->gpus, now_ns());
     if (k->e != OK) {
         if (!k->why[0]) snprintf(k->why, sizeof k->why, "%s", err_text());
         return true;
@@ -222,6 +223,15 @@ static json_t *new_run(const struct args *a)
                      "phases");
 }
 
+/* It is measured; beside its figures is how the GPUs were meanwhile. */
+static void end_phase(struct bench *b, const char *name)
+{
+    json_t *gpus = gpus_take(b->gpus);
+    if (json_object_size(gpus) > 0) json_object_set(bench_object(b->run, "gpu"), name, gpus);
+    json_decref(gpus);
+    json_array_append_new(json_object_get(b->run, "phases"), json_string(name));
+}
+
 static err_t run_phases(struct bench *b)
 {
     err_t e = OK;
@@ -234,7 +244,7 @@ static err_t run_phases(struct bench *b)
             e = err_prefix(e, "%s", ph->name);
             goto out;
         }
-        json_array_append_new(json_object_get(b->run, "phases"), json_string(ph->name));
+        end_phase(b, ph->name);
     }
 out:
     return e;
@@ -289,15 +299,21 @@ out:
     return e;
 }
 
+static void look_at_gpus(void *self)
+{
+    gpus_look(((struct bench *)self)->gpus, now_ns());
+}
+
 /* A phase that needs none. */
 static err_t run_stage(struct bench *b, const struct conf *c, const char *bin_dir)
 {
     const char *stage = b->args->stage;
     json_t *o = NULL;
-    const err_t e = solo_run(bin_dir, stage, c, b->args->quick ? SOLO_RUNS_QUICK : SOLO_RUNS, &o);
+    const int32_t n_runs = b->args->quick ? SOLO_RUNS_QUICK : SOLO_RUNS;
+    const err_t e = solo_run(bin_dir, stage, c, n_runs, look_at_gpus, b, &o);
     if (e != OK) return e;
     json_object_set_new(b->run, stage, o);
-    json_array_append_new(json_object_get(b->run, "phases"), json_string(stage));
+    end_phase(b, stage);
     return OK;
 }
 
@@ -310,6 +326,7 @@ static err_t measure(struct bench_variant *v, const char *bin_dir)
     if (!b) return FAIL(ERR_NOMEM, "bench");
     b->args = a;
     b->run = new_run(a);
+    TRY(gpus_open(&b->gpus, &v->conf, NULL, getenv("CUDA_VISIBLE_DEVICES")));
     if (a->stage) TRY(run_stage(b, &v->conf, bin_dir));
     else TRY(run_pipeline(b, &v->conf, bin_dir));
     e = results_add(v->file, b->run);
@@ -317,6 +334,7 @@ static err_t measure(struct bench_variant *v, const char *bin_dir)
 out:
     json_decref(b->run);
     trace_free(&b->trace);
+    gpus_close(&b->gpus);
     free(b);
     return e;
 }

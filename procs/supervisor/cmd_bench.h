@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "procs/supervisor/args.h"
+#include "procs/supervisor/gpus.h"
 #include "procs/supervisor/measure.h"
 #include "procs/supervisor/pipeline.h"
 #include "procs/supervisor/protocol.h"
@@ -17,7 +18,8 @@ struct bench {
     struct pipeline p;
     struct trace trace; /* of the running job, or the last one */
     json_t *run;        /* what is measured goes here */
-    int64_t exec_ns;    /* when the processes were started; 0: their first job is over */
+    struct gpus *gpus;
+    int64_t exec_ns; /* when the processes were started; 0: their first job is over */
 };
 
 struct bench_phase {

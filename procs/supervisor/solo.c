@@ -12,7 +12,7 @@
 #include "procs/supervisor/child.h"
 #include "procs/supervisor/machine.h"
 
-enum { LINE_BYTES = 400 };
+enum { LINE_BYTES = 400, WAIT_MS = 500 };
 static const char own_prefix[] = "longlived: ";
 
 /* What the program said last, as an error of its exit status. */
@@ -31,13 +31,17 @@ static err_t failure(const char *stage, int status, int err_fd)
     return FAIL(ERR_BUG, "bench-stage %s ends with status %#x: %s", stage, (unsigned)status, line);
 }
 
-static err_t spawn_and_wait(const struct child_conf *c, int *status)
+static err_t spawn_and_wait(const struct child_conf *c, void (*wait)(void *), void *self,
+                            int *status)
 {
     struct child child = {.pidfd = -1};
     const err_t e = child_spawn(&child, c);
     if (e != OK) return e;
     struct pollfd end = {.fd = child.pidfd, .events = POLLIN};
-    while (!child_has_ended(&child, status)) poll(&end, 1, 1000);
+    while (!child_has_ended(&child, status)) {
+        wait(self);
+        poll(&end, 1, WAIT_MS);
+    }
     child_kill(&child);
     return OK;
 }
@@ -54,7 +58,7 @@ static err_t read_object(const char *stage, int fd, json_t **out)
 }
 
 err_t solo_run(const char *bin_dir, const char *stage, const struct conf *c, int32_t n_runs,
-               json_t **out)
+               void (*wait)(void *self), void *self, json_t **out)
 {
     err_t e = OK;
     char path[340], runs[16];
@@ -77,7 +81,7 @@ err_t solo_run(const char *bin_dir, const char *stage, const struct conf *c, int
                                   .err_fd = fd[2],
                                   .ready_fd = -1,
                                   .in_our_group = true};
-    TRY(spawn_and_wait(&cc, &status));
+    TRY(spawn_and_wait(&cc, wait, self, &status));
     if (status != 0) e = failure(stage, status, fd[2]);
     else e = read_object(stage, fd[1], out);
 out:

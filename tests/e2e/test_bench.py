@@ -1,12 +1,15 @@
 """bench: every protocol through real processes, its file against the schema, and its own sums."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 
+import harness
 from harness import (NANO, ROOT, Skip, check, check_result, fake_gpus, pid_of, run, send_signal,
                      start, wait_for)
 from schema import faults
@@ -35,6 +38,21 @@ def results(tmp, protocol):
     spoilt["more"] = 1
     check(len(faults(spoilt, schema, schema)) == 3, "a spoilt file:", faults(spoilt, schema, schema))
     return file
+
+
+@contextlib.contextmanager
+def environment(**words):
+    """The variables, for what is started inside."""
+    was = {k: os.environ.get(k) for k in words}
+    os.environ.update(words)
+    try:
+        yield
+    finally:
+        for k, v in was.items():
+            if v is None:
+                del os.environ[k]
+            else:
+                os.environ[k] = v
 
 
 def check_stats(s, n):
@@ -170,6 +188,7 @@ def test_bench_paper(tmp):
     check(abs(run_["px_fps"] / run_["latent_fps"] - 477 / 120) < 1e-6, run_["latent_fps"])
     check_stats(run_["block_ms"], 39)
     check_reports(tmp, "paper", run_, {"trace": 1, "bars": 1, "gantt": 1})
+    check_pictures(tmp, "paper", 4)
 
 
 def test_bench_by_turns(tmp):
@@ -240,6 +259,8 @@ def test_bench_stages(tmp):
         stage("dit", "--set", "place.dit=cuda:0", "--set", "model.precision=fp32")
         p = results(tmp, "stage")["runs"][0]["dit"]["passes"]
         check(all(x["recorded_ms"] > 0 for x in p.values()), p)
+        gpu = results(tmp, "stage")["runs"][0]["gpu"]["dit"]["cuda:0"]
+        check("libnvidia-ml.so.1" in gpu["absent"] and len(gpu) == 1, gpu)
     with fake_gpus("gpus=0"):
         stage("vae", "--set", "place.vae=cuda:0", status=69, pattern="GPU")
 
@@ -249,9 +270,14 @@ def test_bench_on_gpus(tmp):
     places = ["--set", "model.precision=fp32"]
     for stage, place in (("text", "cuda:1"), ("dit", "cuda:0"), ("vae", "cuda:1")):
         places += ["--set", "place.%s=%s" % (stage, place)]
-    with fake_gpus("gpus=2"):
+    with fake_gpus("gpus=2"), environment(LD_LIBRARY_PATH=harness.FAKE_BIN[:-3] + "lib"):
         bench(tmp, "paper", *places)
     file = results(tmp, "paper")
+    gpus = file["runs"][0]["gpu"]["videos"]
+    check(sorted(gpus) == ["cuda:0", "cuda:1"], gpus)
+    check(gpus["cuda:0"]["samples"] > 0 and gpus["cuda:0"]["sm_mhz"] == 1000, gpus)
+    check(gpus["cuda:1"]["power_w"] == 501 and gpus["cuda:1"]["temperature_c_max"] >= 40, gpus)
+    check("<td>1001 (1001 to 1001)</td>" in shown(tmp, "paper"), "clocks in the page")
     check(file["machine"]["dit"] == "cuda:0" and file["machine"]["vae"] == "cuda:1", file["machine"])
     memory = {m["process"]: m for m in file["runs"][0]["memory"]}
     for stage in ("text", "dit", "vae"):
@@ -282,6 +308,22 @@ def test_bench_stream(tmp):
         check(abs(sum(x[p + "_ms"] for p in parts) - x["total_ms"]) < 1e-3, x)
         check(min(x[p + "_ms"] for p in parts) >= 0 and x["shown_ms"] >= x["total_ms"], x)
     check_reports(tmp, "stream", run_, {"trace": 2, "bars": 1, "gantt": 1})
+
+
+def check_pictures(tmp, protocol, n):
+    """bench/png.py makes a PNG of each chart, of its size."""
+    out = os.path.join(tmp, "png")
+    r = subprocess.run([os.path.join(ROOT, "bench", "png.py"), os.path.join(tmp, protocol + ".html"),
+                        out], capture_output=True, text=True, timeout=100)
+    check(r.returncode == 0, r.stderr)
+    names = sorted(os.listdir(out))
+    check([os.path.join(out, x) for x in names] == r.stdout.split() and len(names) == n, r.stdout)
+    for name in names:
+        with open(os.path.join(out, name), "rb") as f:
+            head = f.read(24)
+        check(head[:8] == b"\x89PNG\r\n\x1a\n", name)
+        width, height = struct.unpack(">II", head[16:])
+        check(width == (497 if "histogram" in name else 992) and height > 60, name, width, height)
 
 
 def test_bench_interrupted(tmp):
