@@ -250,6 +250,25 @@ out:
     return e;
 }
 
+static int64_t median_of(const int64_t *v, int32_t n)
+{
+    int64_t sorted[RUNS_MAX];
+    MUST(n > 0 && n <= RUNS_MAX);
+    memcpy(sorted, v, (size_t)n * sizeof *v);
+    return stats_of(sorted, n).p50;
+}
+
+struct bench_cost bench_cost_of(const int64_t *with_ns, const int64_t *without_ns, int32_t n)
+{
+    int64_t off_ns[RUNS_MAX];
+    const double base = (double)median_of(without_ns, n);
+    for (int32_t i = 0; i < n; i++) off_ns[i] = with_ns[i] - without_ns[i];
+    const int64_t cost = median_of(off_ns, n);
+    for (int32_t i = 0; i < n; i++) off_ns[i] = llabs(off_ns[i] - cost);
+    const double error = 1.2533 * 1.4826 * (double)median_of(off_ns, n) / sqrt(n);
+    return (struct bench_cost){(double)cost / base, error / base};
+}
+
 int bench_exit(err_t e)
 {
     if (e != OK) fprintf(stderr, "bench: %s\n", err_text());

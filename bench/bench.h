@@ -62,6 +62,15 @@ int bench_exit(err_t e);
 
 /* Sorts took_ns. */
 struct bench_times bench_times_of(int64_t *took_ns, int32_t n);
+/* What a thing costs that was done in every other of n pairs of runs: the median of the pairs'
+ * differences, as a share of the median without; and the standard error of that median, taken from
+ * the median distance from it (1.2533 * 1.4826 of it by the square root of n), so that a few slow
+ * runs make neither larger. n > 0. */
+struct bench_cost {
+    double share, error;
+};
+struct bench_cost bench_cost_of(const int64_t *with_ns, const int64_t *without_ns, int32_t n);
+
 /* The floor of a case, in microseconds; rates per microsecond. 0: none is known. */
 double bench_floor(const struct bench_case *c, double flop_rate, double byte_rate);
 

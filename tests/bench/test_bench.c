@@ -31,6 +31,32 @@ static void test_floor_is_the_larger_time(void **state)
     assert_float_equal(bench_floor(&c, 100, 10), 0, 1e-9);
 }
 
+/* Runs that get slower with time, and now and then take much longer: what is left is the cost. */
+static void test_cost_of_what_is_done_by_turns(void **state)
+{
+    (void)state;
+    enum { N = 400 };
+    int64_t with_ns[N], without_ns[N];
+    uint32_t x = 1;
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < 2; k++) {
+            x = x * 1664525u + 1013904223u;
+            (k ? with_ns : without_ns)[i] = 1000000 + 500 * i + (int64_t)(x >> 16) % 2001 - 1000;
+        }
+        with_ns[i] += 5000;
+        if (i % 20 == 0) with_ns[i] += 1000000;
+        if (i % 30 == 7) without_ns[i] += 1000000;
+    }
+    struct bench_cost c = bench_cost_of(with_ns, without_ns, N);
+    const double want = 5000 / 1100000.0; /* of the median, which is half the way up */
+    assert_true(c.error > 0 && c.error < 0.0002);
+    assert_true(c.share > want - 3 * c.error && c.share < want + 3 * c.error);
+    c = bench_cost_of(without_ns, without_ns, N);
+    assert_true(c.share == 0 && c.error == 0);
+    c = bench_cost_of(with_ns, without_ns, 1);
+    assert_true(c.error == 0);
+}
+
 /* By hand, on 4 tokens of width 3, attention of width 5, feed-forward of 7: four projections of
  * 120, logits and values of 160, three matrices of 168. */
 static void test_flops_of_the_encoder(void **state)
@@ -70,6 +96,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_times_are_sorted_first),
         cmocka_unit_test(test_floor_is_the_larger_time),
+        cmocka_unit_test(test_cost_of_what_is_done_by_turns),
         cmocka_unit_test(test_flops_of_the_encoder),
         cmocka_unit_test(test_flops_of_a_pass),
     };
