@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import gc
 import glob
-import importlib
 import json
 import math
 import os
@@ -19,13 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 import draw
+import stand_ins
 
 F32, BF16 = torch.float32, torch.bfloat16
 BLOCK = 3
@@ -43,44 +42,6 @@ CASES = {"pass": (1000,), "video": (1000, 750, 500, 250)}
 
 
 # --- the reference --------------------------------------------------------------------------------
-
-def rearrange(x, pattern, t=None):
-    """The two rearrangements of the VAE."""
-    if pattern.startswith("b c t"):
-        return x.transpose(1, 2).flatten(0, 1)
-    return x.unflatten(0, (-1, t)).transpose(1, 2)
-
-
-def stand_in(name, **attributes):
-    """A module that is not installed, with what building and running the models takes from it."""
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        at = ""
-        for part in name.split("."):
-            at = at + "." + part if at else part
-            sys.modules.setdefault(at, types.ModuleType(at))
-        vars(sys.modules[name]).update(attributes)
-
-
-def load(checkout, device):
-    stand_in("diffusers.configuration_utils", ConfigMixin=type("ConfigMixin", (), {}),
-             register_to_config=lambda f: f)
-    stand_in("diffusers.models.modeling_utils", ModelMixin=torch.nn.Module)
-    stand_in("einops", rearrange=rearrange, repeat=None)
-    stand_in("transformers", AutoTokenizer=None)
-    stand_in("peft", get_peft_model_state_dict=None)
-    for name in ("ftfy", "regex"):
-        stand_in(name)
-    current = torch.cuda.current_device
-    import reference
-    ref = reference.load(checkout)
-    if device.type == "cuda":
-        torch.cuda.current_device = current
-        torch.cuda.set_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return reference, ref
-
 
 def attention_of(device, dtype):
     """On a GPU, softmax in fp32 without shortcuts for the truth, flash attention for bf16."""
@@ -199,7 +160,7 @@ def vae_case(R, vae, conf, device, latents, movie):
 
 def reference_side(a, device, folder):
     """Weights and inputs as files; the reference's latents in both precisions, and its VAE."""
-    R, ref = load(a.checkout, device)
+    R, ref = stand_ins.load(a.checkout, device)
     conf = {"full": FULL, "deep": DEEP}.get(a.size) or R.sizes(a.size)
     inputs = draw_inputs(conf, a.blocks, folder)
     with torch.device(device):
