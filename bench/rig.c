@@ -27,7 +27,7 @@ static err_t fill(struct rig *x)
     err_t e = OK;
     TRY(dev_alloc(x->d, weights_bytes(x->weights), &x->weights_memory));
     weights_bind(x->weights, x->weights_memory);
-    TRY(weights_fill(x->weights, x->d, x->conf.model.weights));
+    TRY(weights_fill(x->weights, x->d, x->conf.model.weights, NULL, NULL));
 out:
     return e;
 }

@@ -70,6 +70,8 @@ static const struct field fields[] = {
     I32(text, ffn_dim, 8, 65536, "10240", "width of the text encoder's feed-forward layer"),
     I32(text, layers, 1, 128, "24", "layers of the text encoder"),
     I32(text, text_len, 2, 4096, "512", "tokens that condition the DiT, EOS included"),
+    BOOL(text, resident, "true",
+         "the encoder's weights stay in memory; false: only while prompts are encoded"),
 
     I32(dit, dim, 6, 16384, "1536", "width of the DiT; a multiple of dit.heads"),
     I32(dit, heads, 1, 256, "12", "attention heads; dim / heads is even and at least 6"),

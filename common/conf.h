@@ -55,6 +55,7 @@ struct conf {
         char tokenizer_id[CONF_TEXT_MAX];
         int32_t vocab, dim, heads, head_dim, ffn_dim, layers;
         int32_t text_len; /* tokens that condition the DiT, EOS included */
+        bool resident;    /* weights stay in memory; else only while a prompt is encoded */
     } text;
     struct {
         int32_t dim, heads, ffn_dim, layers, freq_dim;

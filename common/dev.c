@@ -132,6 +132,11 @@ void dev_seal(struct dev *d)
     d->is_sealed = true;
 }
 
+void dev_unseal(struct dev *d)
+{
+    d->is_sealed = false;
+}
+
 size_t dev_live_bytes(const struct dev *d)
 {
     return d->live_bytes;

@@ -52,6 +52,7 @@ MUST_USE err_t dev_alloc(struct dev *d, size_t bytes, void **out);
 void dev_free(struct dev *d, void **p); /* NULL-safe, nulls the pointer */
 
 void dev_seal(struct dev *d);
+void dev_unseal(struct dev *d); /* for what is loaded again later, and then sealed again */
 size_t dev_live_bytes(const struct dev *d);
 uint64_t dev_allocs_sealed(const struct dev *d); /* allocations asked for after dev_seal */
 

@@ -56,6 +56,7 @@ struct conf;
     P(TEXT_COMMITTED, "text.committed", true)                                                      \
     P(TEXT_STORED, "text.stored", true) /* in cache.file */                                        \
     P(TEXT_COUNTED, "text.counted", true)                                                          \
+    P(TEXT_DROP, "text.drop", true) /* its weights are to go */                                    \
     P(TEXT_SEEN, "text.seen", true)                                                                \
     P(DIT_DECIDE, "dit.decide", true)                                                              \
     P(DIT_EMBEDDING, "dit.embedding", true) /* copied; not yet decided */                          \

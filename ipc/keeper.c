@@ -234,6 +234,12 @@ out:
     return e;
 }
 
+err_t keeper_free(struct keeper *k, const char *name, struct region *r)
+{
+    region_unmap(r);
+    return drop(k, name);
+}
+
 err_t keeper_list(struct keeper *k, uint32_t index, struct keeper_reply *out)
 {
     const struct keeper_request req = {

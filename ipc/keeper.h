@@ -83,6 +83,9 @@ MUST_USE err_t keeper_own(struct keeper *k, struct dev *d, const char *name, uin
                           uint64_t generation, struct region *out);
 /* The content is complete: EMPTY -> (first ask) FILLING -> SEALED. Only the filler may. */
 MUST_USE err_t keeper_seal(struct keeper *k, struct region *r);
+/* Unmaps the region, if it is mapped, and gives its memory back; without it, what the region of
+ * this name may have left. Nobody else may have it mapped. */
+MUST_USE err_t keeper_free(struct keeper *k, const char *name, struct region *r);
 /* The n-th region, for status; ERR_NONE past the end. */
 MUST_USE err_t keeper_list(struct keeper *k, uint32_t index, struct keeper_reply *out);
 void region_unmap(struct region *r); /* NULL-safe; the keeper's memory stays */

@@ -208,7 +208,8 @@ extern const char *const ledger_memory_names[MEMORY_CLASSES];
 struct ledger_memory {
     counter gpu; /* 1 + the N of cuda:N; 0: the CPU, and the rest is 0 */
     counter bytes[MEMORY_CLASSES];
-    /* Of the GPU, all processes together, as its driver said when this stage became ready. */
+    /* Of the GPU, all processes together, as its driver said when this stage became ready, or took
+     * or gave back a region after that. */
     counter used_bytes, all_bytes, ready_ns;
 };
 

@@ -172,7 +172,7 @@ static void stage_close(struct stage *st)
 
 /* Regions are counted already. Those that are this process's own are the device's live bytes, too.
  */
-static err_t tell_memory(struct stage *st)
+err_t stage_tell_memory(struct stage *st)
 {
     err_t e = OK;
     struct ledger_memory *m = st->memory;
@@ -193,7 +193,7 @@ out:
 static err_t say_ready(struct stage *st, int ready_fd)
 {
     err_t e = OK;
-    TRY(tell_memory(st));
+    TRY(stage_tell_memory(st));
     dev_seal(st->dev);
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
@@ -327,6 +327,12 @@ out:
 /* Above all that the keeper counts. */
 #define OWN_GENERATION ((uint64_t)1 << 63)
 
+static counter *memory_of(struct stage *st, const char *region)
+{
+    const bool is_weights = strncmp(region, "weights.", 8) == 0;
+    return &st->memory->bytes[is_weights ? MEMORY_WEIGHTS : MEMORY_STATE];
+}
+
 err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                    uint64_t layout, const uint8_t *identity, struct region *out)
 {
@@ -341,9 +347,14 @@ err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n
         e = keeper_own(st->keeper, d, name, n_bytes, OWN_GENERATION | st->incarnation, out);
     }
     if (e != OK) return e;
-    if (dev_kind(d) != DEV_CPU) {
-        const bool is_weights = strncmp(name, "weights.", 8) == 0;
-        ledger_add(&st->memory->bytes[is_weights ? MEMORY_WEIGHTS : MEMORY_STATE], n_bytes);
-    }
+    if (dev_kind(d) != DEV_CPU) ledger_add(memory_of(st, name), n_bytes);
     return fault(FAULT_MAPPED);
+}
+
+err_t stage_region_free(struct stage *st, const char *name, struct region *r)
+{
+    if (r->data && dev_kind(r->dev) != DEV_CPU)
+        ledger_publish(memory_of(st, name), ledger_read(memory_of(st, name)) - r->n_bytes);
+    if (r->is_own) st->own_bytes -= r->n_bytes;
+    return keeper_free(st->keeper, name, r);
 }

@@ -93,4 +93,10 @@ void stage_span(struct stage *st, enum ledger_phase phase, int64_t unit, int32_t
 MUST_USE err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                             uint64_t layout, const uint8_t *identity, struct region *out);
 
+/* Gives it back; of a name that is not mapped, what a predecessor has left. */
+MUST_USE err_t stage_region_free(struct stage *st, const char *name, struct region *r);
+/* Into the ledger: what this stage has on its GPU now, and all together. Once at ready; and
+ * whenever a region has come or gone after that. */
+MUST_USE err_t stage_tell_memory(struct stage *st);
+
 #endif

@@ -116,7 +116,8 @@ out:
     return e;
 }
 
-err_t weights_fill(struct weights *w, struct dev *d, const char *source)
+err_t weights_fill(struct weights *w, struct dev *d, const char *source,
+                   void (*report)(void *self, uint64_t n_done, uint64_t n_all), void *self)
 {
     err_t e = OK;
     void *key_mem = NULL;
@@ -132,6 +133,7 @@ err_t weights_fill(struct weights *w, struct dev *d, const char *source)
         TRY(ops_randn(d, tensor_rows(*p->at, p->first, p->n), TENSOR(key_mem, DTYPE_U64, 2),
                       p->mean, p->std));
         TRY(dev_sync(d)); /* key_mem is written again */
+        if (report) report(self, (uint64_t)i + 1, (uint64_t)w->n_parts);
     }
     TRY(weights_keep(w, d));
 out:
@@ -149,7 +151,8 @@ static void on_progress(void *self, uint64_t n_done, uint64_t n_all)
 {
     struct report *r = self;
     const uint64_t permille = n_all ? n_done / (n_all / 1000 + 1) : 0;
-    stage_beat(r->st, PHASE_OPENING, permille < 1000 ? permille : 1000);
+    if (r->st->is_ready) stage_beat(r->st, r->st->unit_phase, r->st->unit); /* a part of a unit */
+    else stage_beat(r->st, PHASE_OPENING, permille < 1000 ? permille : 1000);
     if (now_ns() - r->said_ns < 2 * NS_PER_S) return;
     r->said_ns = now_ns();
     log_info("weights_load", "percent=%d", (int)(permille / 10));
@@ -169,7 +172,7 @@ static err_t fill(struct weights *w, struct stage *st, const char *name)
         TRY(source_open(&st->conf, name, &c, &lora));
         TRY(weights_load(w, st->dev, c, lora, on_progress, &report));
     } else {
-        TRY(weights_fill(w, st->dev, st->conf.model.weights));
+        TRY(weights_fill(w, st->dev, st->conf.model.weights, on_progress, &report));
     }
     TRY(dev_sync(st->dev));
     log_info("weights_filled", "took_ms=%d", (int)((now_ns() - began_ns) / NS_PER_MS));
@@ -179,12 +182,17 @@ out:
     return e;
 }
 
+static void name_region(char to[KEEPER_NAME_MAX], const char *name)
+{
+    snprintf(to, KEEPER_NAME_MAX, "weights.%s", name);
+}
+
 err_t weights_map(struct weights *w, struct stage *st, const char *name, struct region *region)
 {
     err_t e = OK;
     char region_name[KEEPER_NAME_MAX];
     uint8_t id[32];
-    snprintf(region_name, sizeof region_name, "weights.%s", name);
+    name_region(region_name, name);
     weights_identity(&st->conf, name, id);
     TRY(stage_region(st, st->dev, region_name, w->n_bytes, LAYOUT, id, region));
     weights_bind(w, region->data);
@@ -197,4 +205,11 @@ err_t weights_map(struct weights *w, struct stage *st, const char *name, struct 
     }
 out:
     return e;
+}
+
+err_t weights_drop(struct stage *st, const char *name, struct region *region)
+{
+    char region_name[KEEPER_NAME_MAX];
+    name_region(region_name, name);
+    return stage_region_free(st, region_name, region);
 }

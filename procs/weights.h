@@ -45,8 +45,11 @@ int32_t weights_count(const struct weights *w);
 
 /* Binds the tensors to memory of weights_bytes bytes. */
 void weights_bind(struct weights *w, void *base);
-/* Fills every named row range from `source` ("random:SEED"), kept as ops_set_bf16 says. */
-MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source);
+/* Fills every named row range from `source` ("random:SEED"), kept as ops_set_bf16 says. report as
+ * in weights_load. */
+MUST_USE err_t weights_fill(struct weights *w, struct dev *d, const char *source,
+                            void (*report)(void *self, uint64_t n_done, uint64_t n_all),
+                            void *self);
 
 /* Fills every named row range from a checkpoint, whose names are clean, with the LoRA (may be NULL)
  * merged into it before it is rounded to the room's dtype, and kept as ops_set_bf16 says. First
@@ -58,8 +61,10 @@ MUST_USE err_t weights_load(struct weights *w, struct dev *d, struct checkpoint 
                             void (*report)(void *self, uint64_t n_done, uint64_t n_all),
                             void *self);
 
-/* Region weights.NAME of this stage, bound, filled, sealed. */
+/* Region weights.NAME of this stage, bound, filled, sealed; and away with it, mapped or left by a
+ * predecessor. */
 MUST_USE err_t weights_map(struct weights *w, struct stage *st, const char *name,
                            struct region *region);
+MUST_USE err_t weights_drop(struct stage *st, const char *name, struct region *region);
 
 #endif

@@ -133,7 +133,7 @@ static inline void golden_box_fill(struct golden_box *b, const struct golden *g)
     assert_ok(dev_alloc(b->d, n, &b->weights));
     assert_ok(dev_zero(b->d, b->weights, n));
     weights_bind(b->w, b->weights);
-    assert_ok(weights_fill(b->w, b->d, "random:5"));
+    assert_ok(weights_fill(b->w, b->d, "random:5", NULL, NULL));
     if (!g || rounds) return;
     uint32_t *words = malloc(n);
     assert_non_null(words);

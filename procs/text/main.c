@@ -3,6 +3,9 @@
  * It works from the script alone: the first prompt that is still to be decided and whose embedding
  * the table lacks is encoded next (plan.c). So a restart needs to know nothing, and a lost bell
  * loses 5 ms.
+ *
+ * With text.resident = false its weights are there only while prompts are encoded: the first one
+ * loads them, and they go when there is nothing more to encode.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +27,7 @@ struct text_stage {
     struct weights *weights;
     struct umt5 *model;
     struct region weights_region, prompts_region;
+    bool has_weights; /* region weights.text may be there: ours, or a predecessor's */
     struct prompts *prompts;
     struct store *store; /* NULL: no cache.file */
     struct tokenizer *tokenizer;
@@ -122,7 +126,8 @@ static err_t text_open(struct stage *st, void **self)
     if (!p->ids || !p->text) return FAIL(ERR_NOMEM, "text");
     TRY(tokenizer_open(&p->tokenizer, c));
     stage_piece(st, "tokenizer");
-    TRY(weights_map(p->weights, st, "text", &p->weights_region));
+    p->has_weights = true;
+    if (c->text.resident) TRY(weights_map(p->weights, st, "text", &p->weights_region));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
     p->prompts = p->prompts_region.data;
@@ -164,6 +169,30 @@ out:
     return e;
 }
 
+static err_t load_weights(struct text_stage *p)
+{
+    err_t e = OK;
+    if (p->weights_region.data) return OK;
+    p->has_weights = true;
+    dev_unseal(p->st->dev);
+    TRY(weights_map(p->weights, p->st, "text", &p->weights_region));
+    e = stage_tell_memory(p->st);
+out:
+    dev_seal(p->st->dev);
+    return e;
+}
+
+static err_t drop_weights(struct text_stage *p)
+{
+    err_t e = OK;
+    TRY(fault(FAULT_TEXT_DROP));
+    TRY(weights_drop(p->st, "text", &p->weights_region));
+    p->has_weights = false;
+    e = stage_tell_memory(p->st);
+out:
+    return e;
+}
+
 /* A prompt's text to the rows of its embedding; *n_full: tokens before it was cut. */
 static err_t encode_rows(struct text_stage *p, int64_t script, float *row, int32_t *n,
                          int32_t *n_full)
@@ -174,7 +203,8 @@ static err_t encode_rows(struct text_stage *p, int64_t script, float *row, int32
     memcpy(p->text, l->texts + s->text_at, s->n_text_bytes);
     p->text[s->n_text_bytes] = '\0';
     *n = tokenizer_encode(p->tokenizer, p->text, c->text.text_len, p->ids, n_full);
-    return umt5_encode(p->model, p->ids, *n, row, on_layer, p);
+    const err_t e = load_weights(p);
+    return e == OK ? umt5_encode(p->model, p->ids, *n, row, on_layer, p) : e;
 }
 
 static bool is_in_file(const struct ledger *l, const struct ledger_script *s)
@@ -230,7 +260,8 @@ static err_t text_step(struct stage *st, void *self, bool *did_work, bool *is_do
         const err_t e = fault(FAULT_TEXT_SEEN);
         if (e != OK) return e;
     }
-    if (plan.script < 0 || plan.entry < 0) return OK;
+    if (plan.script < 0 || plan.entry < 0)
+        return p->has_weights && !st->conf.text.resident ? drop_weights(p) : OK;
     *did_work = true;
     return encode(p, &plan);
 }

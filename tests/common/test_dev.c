@@ -132,6 +132,10 @@ static void test_seal(void **state)
         assert_null(late);
         assert_int_equal(dev_allocs_sealed(d), i);
     }
+    dev_unseal(d);
+    assert_ok(dev_alloc(d, 8, &late));
+    assert_int_equal(dev_allocs_sealed(d), 3);
+    dev_free(d, &late);
     dev_free(d, &p);
 }
 

@@ -10,7 +10,7 @@ import harness
 import smoke
 from harness import (NANO, Pipeline, check, check_result, fake_gpus, generate, hashes, leftovers,
                      pid_of, run, send_signal, start, status, wait_for)
-from test_matrix import BLOCKS, options, run_matrix, script, small_table
+from test_matrix import BLOCKS, Matrix, options, run_matrix, script, small_table
 from test_recovery import kill_keeper, replay, run_during
 
 
@@ -162,6 +162,34 @@ def test_cuda_without_ipc(tmp):
             check(n == 2, "dit has started twice and warned", n, "times")
 
 
+def test_cuda_not_resident(tmp):
+    """The text encoder's weights take memory while prompts are encoded, and no longer: the same
+    frames, whenever it dies with them or on the way to them."""
+    want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", str(BLOCKS))
+    for machine in ("gpus=1", "gpus=1 ipc=0"):
+        with fake_gpus(machine), Pipeline(tmp, *ONE_GPU, *small_table(tmp), "--set",
+                                          "text.resident=false") as p:
+            rest = sum(needs(p, stage)[0] for stage in ("dit", "vae"))
+
+            def is_gone():
+                log = file_text(p.run_dir, "log", "keeper.log")
+                n_live = log.count("region_made region=weights.text") - \
+                    log.count("region_dropped region=weights.text")
+                return n_live == 0 and status(p.run_dir)["memory"][0]["weights_bytes"] == rest
+
+            wait_for("no weights before a prompt", 20, is_gone)
+            m = Matrix(tmp, p)
+            check(m.want == want, machine, "other frames than the CPU's")
+            check(1 <= m.counts["text.weights.filling"] <= 3, "three prompts:", m.counts)
+            places = ["text.drop", "text.layer", "text.mapped", "text.weights.filled",
+                      "text.weights.filling", "text.weights.sealed"]
+            check(set(places) <= set(m.places), m.places)
+            for place in places if machine == "gpus=1" else ("text.drop", "text.layer"):
+                # After the last drop there is nothing to do that would free them by the way.
+                m.kill_at(place, m.counts[place] if place == "text.drop" else 1)
+                wait_for("no weights after " + place, 20, is_gone)
+
+
 def test_cuda_doctor(tmp):
     """What stands in the way on each kind of machine, in a line; where nothing does, 0."""
     for machine, status_wanted, line in (
@@ -202,8 +230,10 @@ def test_cuda_kill_matrix(tmp):
 
 
 def test_cuda_kill_matrix_text(tmp):
-    with fake_gpus("gpus=2"):
-        run_matrix(tmp, "two GPUs, text", ("text",), small_table(tmp) + TWO_GPUS)
+    for resident in ("true", "false"):
+        with fake_gpus("gpus=2"):
+            run_matrix(tmp, "two GPUs, text, resident " + resident, ("text",),
+                       small_table(tmp) + TWO_GPUS + ["--set", "text.resident=" + resident])
 
 
 def test_cuda_smoke(tmp):
@@ -213,5 +243,5 @@ def test_cuda_smoke(tmp):
 
 
 TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_keeper_killed, test_cuda_memory,
-         test_cuda_doctor, test_cuda_without_ipc, test_cuda_kill_sample]
+         test_cuda_doctor, test_cuda_without_ipc, test_cuda_not_resident, test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

@@ -120,7 +120,7 @@ class Matrix:
 
 def test_every_place_is_passed(tmp):
     """A start, a job, a live session, an end: a place that none of them comes to would never be tested."""
-    with Pipeline(tmp, *armed()) as p:
+    with Pipeline(tmp, *armed("--set", "text.resident=false")) as p:
         faults = Faults(p.run_dir)
         p.generate(tmp, "calm", "--script", script(tmp), "--blocks", BLOCKS, out="mp4")
         check(faults.passed("dit.committed") == BLOCKS, faults.all_passed())

@@ -248,6 +248,25 @@ static void test_own_memory_takes_the_place_of_a_region(void **state)
     keeper_close(&k);
 }
 
+/* Mapped, left by a dead process, or not there at all. */
+static void test_a_region_is_given_back(void **state)
+{
+    (void)state;
+    struct keeper *k = connected();
+    struct keeper_reply rep;
+    struct region r = {0};
+    want_ok(keeper_region(k, dev, "weights.dit", "cpu", 9000, 1, one, &r));
+    want_ok(keeper_free(k, "weights.dit", &r));
+    assert_null(r.data);
+    want_fails(keeper_list(k, 0, &rep), ERR_NONE, "no more");
+    keeper_close(&k);
+    end(stage("dit", one, 'a', true));
+    k = connected();
+    for (int i = 0; i < 2; i++) want_ok(keeper_free(k, "weights.dit", &r));
+    want_fails(keeper_list(k, 0, &rep), ERR_NONE, "no more");
+    keeper_close(&k);
+}
+
 static void test_refusals_come_in_words(void **state)
 {
     (void)state;
@@ -361,6 +380,7 @@ int main(void)
         TEST(test_region_outlives_its_writer),
         TEST(test_filling_begins_again_and_sealed_stays),
         TEST(test_own_memory_takes_the_place_of_a_region),
+        TEST(test_a_region_is_given_back),
         TEST(test_refusals_come_in_words),
         TEST(test_a_restarted_keeper_adopts),
         TEST(test_keeper_dies_while_a_lease_waits),

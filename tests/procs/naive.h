@@ -42,7 +42,7 @@ static inline void naive_box_fill(struct naive_box *b)
 {
     assert_ok(dev_alloc(b->d, weights_bytes(b->w), &b->weights));
     weights_bind(b->w, b->weights);
-    assert_ok(weights_fill(b->w, b->d, "random:7"));
+    assert_ok(weights_fill(b->w, b->d, "random:7", NULL, NULL));
 }
 
 static inline void naive_box_close(struct naive_box *b)

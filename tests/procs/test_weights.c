@@ -46,7 +46,7 @@ static void trio_open(struct trio *t, const char *order, const char *source)
     }
     assert_ok(dev_alloc(d, weights_bytes(t->w), &t->memory));
     weights_bind(t->w, t->memory);
-    assert_ok(weights_fill(t->w, d, source));
+    assert_ok(weights_fill(t->w, d, source, NULL, NULL));
     assert_int_equal(weights_count(t->w), 4);
 }
 
@@ -122,7 +122,7 @@ static void test_mean_and_spread(void **state)
     assert_ok(weights_name(w, &t, 0, N / 100, 3, 0.25f, "t"));
     assert_ok(dev_alloc(d, weights_bytes(w), &memory));
     weights_bind(w, memory);
-    assert_ok(weights_fill(w, d, "random:1"));
+    assert_ok(weights_fill(w, d, "random:1", NULL, NULL));
     const float *x = t.data;
     for (int i = 0; i < N; i++) sum += (double)x[i];
     for (int i = 0; i < N; i++) square += pow((double)x[i] - sum / N, 2);
@@ -139,7 +139,7 @@ static void test_other_sources_are_refused(void **state)
     struct weights *w = NULL;
     assert_ok(weights_open(&w));
     for (size_t i = 0; i < COUNT(bad); i++)
-        assert_int_equal(weights_fill(w, d, bad[i]), ERR_CONFIG);
+        assert_int_equal(weights_fill(w, d, bad[i], NULL, NULL), ERR_CONFIG);
     weights_close(&w);
     assert_null(w);
     weights_close(&w); /* nothing */
