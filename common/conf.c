@@ -81,7 +81,7 @@ static const struct field fields[] = {
     I32(dit, window, 3, 24, "12", "latent frames in the KV cache, sink included"),
     I32(dit, window_max, 0, 24, "0",
         "for which there is memory; 0: dit.window, or more if a preset of the file has more"),
-    I32(dit, sink, 1, 12, "3", "latent frames that stay in the KV cache; at most dit.block"),
+    I32(dit, sink, 0, 12, "3", "latent frames that stay in the KV cache; at most dit.block"),
     I32(dit, block, 1, 12, "3", "latent frames made at once; at most dit.window - dit.sink"),
     FIELD_NAMED(struct conf, dit, rope, rope_names, "absolute", "how time enters RoPE"),
     BOOL(dit, global_sink, "true", "a prompt switch keeps the sink's K and V"),

@@ -12,7 +12,7 @@ static const struct {
     const char *name, *key, *values[VALUES_MAX];
 } ablations[] = {
     {"window", "dit.window", {"12", "10", "8", "6"}},
-    {"sink", "dit.sink", {"3", "2", "1"}},
+    {"sink", "dit.sink", {"3", "2", "1", "0"}},
     {"graph", "gpu.graphs", {"true", "false"}},
     {"overlap", "dit.overlap", {"true", "false"}},
 };

@@ -46,13 +46,15 @@ def test_other_bits(tmp):
 
 
 def test_modes_differ_where_they_must(tmp):
-    """Sink mode and rotary mode change frames only once the window has rolled."""
+    """Sink, its mode and rotary mode change frames only once the window has rolled."""
     args = ["--script", script(tmp, {"prompts": ["a", "b"], "switch": [15]}), "--blocks", "8"]
     keep = generate(tmp, "keep", *args)
     move = generate(tmp, "move", *args, "--set", "dit.global_sink=false")
     relative = generate(tmp, "relative", *args, "--set", "dit.rope=relative")
     check(keep[:57] == move[:57] and not set(keep[57:]) & set(move[57:]), "sink mode")
     check(keep[:45] == relative[:45] and not set(keep[45:]) & set(relative[45:]), "rope")
+    none = generate(tmp, "none", *args, "--set", "dit.sink=0")
+    check(keep[:45] == none[:45] and not set(keep[45:]) & set(none[45:]), "no sink")
 
 
 def test_switch_rule(tmp):

@@ -344,6 +344,14 @@ static void test_switches_of_a_straddling_ring(void **state)
     check_switches(moves, 3, "window 11, sink 2 moved");
 }
 
+static void test_switches_without_a_sink(void **state)
+{
+    (void)state;
+    const char *none[] = {"dit.sink=0", "dit.rope=relative"};
+    check_switches(none, 1, "no sink");
+    check_switches(none, 2, "no sink, relative");
+}
+
 /* --- cross-attention
  * ------------------------------------------------------------------------------- */
 
@@ -488,19 +496,13 @@ static void test_open_survives_each_failed_alloc(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_each_step_against_the_oracle),
-        TEST(test_other_sizes_against_the_oracle),
-        TEST(test_nine_blocks_teacher_forced),
-        TEST(test_nine_blocks_rolled_out),
-        TEST(test_nine_blocks_relative),
-        TEST(test_positions_differ_once_the_window_rolls),
-        TEST(test_switches_that_keep_the_sink),
-        TEST(test_switches_that_move_the_sink),
-        TEST(test_switches_of_a_straddling_ring),
-        TEST(test_padding_rows_take_part),
-        TEST(test_another_preset),
-        TEST(test_same_bits_every_way),
-        TEST(test_open_survives_each_failed_alloc),
+        TEST(test_each_step_against_the_oracle), TEST(test_other_sizes_against_the_oracle),
+        TEST(test_nine_blocks_teacher_forced),   TEST(test_nine_blocks_rolled_out),
+        TEST(test_nine_blocks_relative),         TEST(test_positions_differ_once_the_window_rolls),
+        TEST(test_switches_that_keep_the_sink),  TEST(test_switches_that_move_the_sink),
+        TEST(test_switches_without_a_sink),      TEST(test_switches_of_a_straddling_ring),
+        TEST(test_padding_rows_take_part),       TEST(test_another_preset),
+        TEST(test_same_bits_every_way),          TEST(test_open_survives_each_failed_alloc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@ static void test_ablations(void **state)
         const char *name, *first, *last;
         int32_t n;
     } all[] = {{"window", "dit.window=12", "dit.window=6", 4},
-               {"sink", "dit.sink=3", "dit.sink=1", 3},
+               {"sink", "dit.sink=3", "dit.sink=0", 4},
                {"graph", "gpu.graphs=true", "gpu.graphs=false", 2},
                {"overlap", "dit.overlap=true", "dit.overlap=false", 2}};
     for (size_t i = 0; i < COUNT(all); i++) {
