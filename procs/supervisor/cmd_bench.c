@@ -339,6 +339,12 @@ out:
     return e;
 }
 
+static err_t make_dir(const char *dir)
+{
+    if (mkdir(dir, 0777) == 0 || errno == EEXIST) return OK;
+    return FAIL(ERR_WRITE, "%s: %s", dir, strerror(errno));
+}
+
 enum report { REPORT_CSV, REPORT_HTML, REPORTS };
 
 /* DIR/NAME.csv and .html, beside the results that they show. */
@@ -414,6 +420,27 @@ out:
     return e;
 }
 
+/* Two files side by side, as variants are that were measured by turns. */
+static err_t write_diff(const struct args *a, json_t *before, json_t *after)
+{
+    char stem[PATH_BYTES], path[PATH_BYTES];
+    err_t e = OK;
+    json_t *all = comparison_new(json_string_value(json_object_get(before, "protocol")), "diff");
+    if (!all) return FAIL(ERR_NOMEM, "comparison");
+    TRY(comparison_add(all, a->diff, "", json_incref(before)));
+    TRY(comparison_add(all, a->word, "", json_incref(after)));
+    TRY(comparison_figures(all));
+    TRY(make_dir(a->out));
+    snprintf(stem, sizeof stem, "%.3900s/diff", a->out);
+    snprintf(path, sizeof path, "%.4050s.json", stem);
+    TRY(results_write(path, all));
+    printf("\n%s\n", path);
+    TRY(write_reports(all, stem, comparison_csv));
+out:
+    json_decref(all);
+    return e;
+}
+
 static err_t diff(const struct args *a)
 {
     err_t e = OK;
@@ -421,6 +448,7 @@ static err_t diff(const struct args *a)
     TRY(results_read(a->diff, &before));
     TRY(results_read(a->word, &after));
     TRY(diff_print(before, after, stdout));
+    if (a->out) TRY(write_diff(a, before, after));
 out:
     json_decref(before);
     json_decref(after);
@@ -457,10 +485,7 @@ err_t cmd_bench(const struct args *a, const char *bin_dir)
         v[i].variant = variants[i];
         TRY(open_variant(&v[i], a, bin_dir));
     }
-    if (mkdir(dir, 0777) != 0 && errno != EEXIST) {
-        e = FAIL(ERR_WRITE, "%s: %s", dir, strerror(errno));
-        goto out;
-    }
+    TRY(make_dir(dir));
     variants_file(a, name, sizeof name);
     snprintf(stem, sizeof stem, "%.3900s/%s", dir, name);
     if (n == 1) TRY(measure_one(a, v, stem, bin_dir));

@@ -20,7 +20,7 @@ static err_t failure(const char *stage, int status, int err_fd)
 {
     char line[LINE_BYTES] = "";
     FILE *f = fdopen(dup(err_fd), "r");
-    rewind(f);
+    if (f) rewind(f);
     while (f && fgets(line, sizeof line, f)) continue;
     if (f) fclose(f);
     line[strcspn(line, "\n")] = '\0';

@@ -15,6 +15,7 @@ static const struct {
     {"sink", "dit.sink", {"3", "2", "1", "0"}},
     {"graph", "gpu.graphs", {"true", "false"}},
     {"overlap", "dit.overlap", {"true", "false"}},
+    {"precision", "model.precision", {"auto", "fp32"}},
 };
 enum { ABLATIONS = sizeof ablations / sizeof *ablations };
 

@@ -175,6 +175,8 @@ def test_bench_phases_merge(tmp):
     row = {x.split()[0]: x for x in r.stdout.splitlines() if x}
     check(row["steady.call_ms.mean"].endswith("  same"), row["steady.call_ms.mean"])
     check(row["steady.switch_ms.p99"].endswith("one run: not known"), row["steady.switch_ms.p99"])
+    check_result(run(["bench", "--diff", path, path, "--out", os.path.join(tmp, "d")]), 0)
+    check(charts(shown(os.path.join(tmp, "d"), "diff"))["bars"] > 2, "the page of a difference")
 
 
 def test_bench_paper(tmp):
@@ -217,8 +219,8 @@ def test_bench_by_turns(tmp):
     check(all(f["differs"][0] == "same" for f in figures.values()), "the first is not itself")
     document = shown(tmp, "paper-compare")
     check(charts(document)["bars"] == 2, charts(document))
-    check("baseline, turbo, by turns" in document and "<td>block_ms.max</td>" in document, "page")
-    bench(tmp, "paper", "--ablate", "sinc", status=2, pattern="window, sink, graph, overlap")
+    check(re.search(r"baseline \(commit .*\), turbo \(commit .*\), by turns", document) and "<td>block_ms.max</td>" in document, "page")
+    bench(tmp, "paper", "--ablate", "sinc", status=2, pattern="window, sink, graph, overlap, precision")
     bench(tmp, "paper", "--compare", "--preset", "ultra", status=78, pattern="fp8: not built")
 
 
