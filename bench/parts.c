@@ -2,6 +2,7 @@
 #include "bench/parts.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool is(const char *op, const char *name)
@@ -70,4 +71,32 @@ double parts_flops(const char *op, const struct tensor *t)
         return 2 * n * t[3].shape[1] * t[3].shape[2] * t[3].shape[3] * t[3].shape[4];
     if (is(op, "upsample_conv")) return 2 * n * 9 * t[2].shape[4];
     return 0;
+}
+
+double parts_bytes(const char *op, const struct tensor *t, size_t n)
+{
+    double sum = 0;
+    if (is(op, "embed")) return 2 * (double)tensor_bytes(t[0]);
+    if (is(op, "rope_sink")) return 2 * (double)tensor_bytes(t[1]);
+    if (is(op, "qkv_rope_cache")) return 6 * (double)tensor_bytes(t[0]); /* qkv; q, k, v */
+    for (size_t i = 0; i < n; i++)
+        if (t[i].data) sum += (double)tensor_bytes(t[i]);
+    return sum;
+}
+
+void parts_shape(const char *op, const struct tensor *t, char *out, size_t cap)
+{
+    int32_t d[TENSOR_RANK_MAX], n = t[0].rank;
+    size_t at = 0;
+    for (int32_t i = 0; i < n; i++) d[i] = t[0].shape[i];
+    if (n == 2 && strncmp(op, "linear", 6) == 0) d[n++] = t[1].shape[1];
+    if (n == 3 && strncmp(op, "attention", 9) == 0) {
+        d[3] = d[2];
+        d[2] = d[1];
+        d[1] = t[2].shape[0];
+        n = 4;
+    }
+    out[0] = '\0';
+    for (int32_t i = 0; i < n && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, "%s%d", i ? "x" : "", d[i]);
 }

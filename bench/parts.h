@@ -25,4 +25,12 @@ const char *parts_of_vae(struct parts *p, const char *op, const struct tensor *t
  * that it is given. */
 double parts_flops(const char *op, const struct tensor *t);
 
+/* Least bytes that an op of n tensors moves: each once, of a ring or a table only what the op is
+ * about. */
+double parts_bytes(const char *op, const struct tensor *t, size_t n);
+
+/* What tells calls of one op apart: "S x O x I" of a product, "S x M x N x D" of attention, else
+ * the shape of what it makes. */
+void parts_shape(const char *op, const struct tensor *t, char *out, size_t cap);
+
 #endif

@@ -20,7 +20,14 @@
 #include "kernels/ops.h"
 #include "procs/supervisor/results.h"
 
-enum { OPS_MAX = 8192, RUNS_MAX = 1001, WARM_UPS = 3, RATE_TRIES = 7, GEMM_DIM_MAX = 8192 };
+enum {
+    OPS_MAX = 8192,
+    SHAPE_MAX = 40,
+    RUNS_MAX = 1001,
+    WARM_UPS = 3,
+    RATE_TRIES = 7,
+    GEMM_DIM_MAX = 8192
+};
 static const int64_t GEMM_ENOUGH_NS = 2 * NS_PER_MS;
 
 /* One way to run a stage, plain or watched. */
@@ -44,7 +51,8 @@ struct stage_bench {
     struct dev_marks *marks;
     int32_t n_ops;
     const char *op[OPS_MAX], *part[OPS_MAX];
-    double flops[OPS_MAX];
+    char shape[OPS_MAX][SHAPE_MAX];
+    double flops[OPS_MAX], bytes[OPS_MAX];
     int64_t at_ns[OPS_MAX + 2];
     err_t e;
 };
@@ -54,9 +62,14 @@ static void put_ms(json_t *o, const char *key, double ns)
     json_object_set_new(o, key, json_real(ns / NS_PER_MS));
 }
 
+static void add(json_t *o, const char *key, double v)
+{
+    json_object_set_new(o, key, json_real(json_number_value(json_object_get(o, key)) + v));
+}
+
 static void add_ms(json_t *o, const char *key, double ns)
 {
-    put_ms(o, key, json_number_value(json_object_get(o, key)) * NS_PER_MS + ns);
+    add(o, key, ns / NS_PER_MS);
 }
 
 /* --- timing ----------------------------------------------------------------------------------- */
@@ -85,7 +98,6 @@ out:
 static void see(void *self, const char *op, const struct tensor *t, size_t n)
 {
     struct stage_bench *b = self;
-    (void)n;
     if (b->e != OK) return;
     if (b->n_ops == OPS_MAX) {
         b->e = FAIL(ERR_LIMIT, "%s: more than %d ops", b->pass->name, OPS_MAX);
@@ -94,6 +106,8 @@ static void see(void *self, const char *op, const struct tensor *t, size_t n)
     b->op[b->n_ops] = op;
     b->part[b->n_ops] = b->pass->part(&b->pass->parts, op, t);
     b->flops[b->n_ops] = parts_flops(op, t);
+    b->bytes[b->n_ops] = parts_bytes(op, t, n);
+    parts_shape(op, t, b->shape[b->n_ops], SHAPE_MAX);
     b->n_ops++;
     b->e = dev_mark(b->pass->d, b->marks, b->n_ops);
 }
@@ -118,20 +132,51 @@ out:
     return e;
 }
 
+/* The row of an op and shape; a new one behind the others. */
+static json_t *row_of(json_t *rows, const char *op, const char *shape)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (strcmp(json_string_value(json_object_get(row, "op")), op) == 0 &&
+            strcmp(json_string_value(json_object_get(row, "shape")), shape) == 0)
+            return row;
+    }
+    row = json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f}", "op", op, "shape", shape, "n", 0, "ms",
+                    0.0, "floor_ms", 0.0, "gflop", 0.0, "mb", 0.0);
+    json_array_append_new(rows, row);
+    return row;
+}
+
+/* One call more: its time, and the time of its products at the device's rate. */
+static void add_call(struct stage_bench *b, json_t *rows, int32_t i, double ns)
+{
+    json_t *row = row_of(rows, b->op[i], b->shape[i]);
+    json_object_set_new(row, "n", json_integer(json_integer_value(json_object_get(row, "n")) + 1));
+    add_ms(row, "ms", ns);
+    add_ms(row, "floor_ms", b->flops[i] / b->flop_rate);
+    add(row, "gflop", b->flops[i] / 1e9);
+    add(row, "mb", b->bytes[i] / 1e6);
+}
+
 /* All parts of one watched run, so that they sum to its whole. */
 static void put_parts(struct stage_bench *b, json_t *o, const int64_t *at_ns)
 {
     json_t *parts = json_object(), *ops = json_object(), *floors = json_object();
+    json_t *rows = json_array();
     add_ms(parts, "other", (double)at_ns[1]); /* before the first op: what is uploaded */
     for (int32_t i = 0; i < b->n_ops; i++) {
         const double ns = (double)(at_ns[i + 2] - at_ns[i + 1]);
         add_ms(parts, b->part[i], ns);
         add_ms(ops, b->op[i], ns);
+        add_call(b, rows, i, ns);
         if (b->flops[i] > 0) add_ms(floors, b->part[i], b->flops[i] / b->flop_rate);
     }
     json_object_set_new(o, "parts", parts);
     json_object_set_new(o, "ops", ops);
     json_object_set_new(o, "floors", floors);
+    json_object_set_new(o, "rows", rows);
     json_object_set_new(o, "n_ops", json_integer(b->n_ops));
 }
 
@@ -184,20 +229,36 @@ out:
 
 /* --- the ceiling ------------------------------------------------------------------------------ */
 
+/* Values as a model has them: a GPU that multiplies zeros draws less power, and runs faster. */
+static err_t draw(struct dev *d, struct tensor t, struct tensor key)
+{
+    err_t e = OK;
+    const uint64_t seed[2] = {1, 1};
+    TRY(dev_upload(d, key.data, seed, sizeof seed));
+    TRY(ops_randn(d, t, key, 0, 1));
+    TRY(dev_sync(d));
+out:
+    return e;
+}
+
 /* The best rate of a square product, of the largest size that is quickly done. */
 static err_t measure_rate(struct stage_bench *b, struct dev *d)
 {
     err_t e = OK;
     void *memory = NULL;
+    struct tensor key;
     const enum dtype type = dit_act(&b->conf, d);
     int64_t ns = 0;
     b->flop_rate = 0;
     for (int32_t n = 512; n <= GEMM_DIM_MAX && ns < GEMM_ENOUGH_NS; n *= 2) {
         const size_t bytes = tensor_bytes(TENSOR(NULL, type, n, n));
-        TRY(dev_alloc(d, 3 * bytes, &memory));
+        TRY(dev_alloc(d, 3 * bytes + 2 * sizeof(uint64_t), &memory));
         const struct tensor y = TENSOR(memory, type, n, n);
         const struct tensor x = TENSOR((char *)memory + bytes, type, n, n);
         const struct tensor w = TENSOR((char *)memory + 2 * bytes, type, n, n);
+        key = TENSOR((char *)memory + 3 * bytes, DTYPE_U64, 2);
+        TRY(draw(d, x, key));
+        TRY(draw(d, w, key));
         for (int i = 0; i < RATE_TRIES; i++) {
             const int64_t began_ns = now_ns();
             TRY(ops_linear(d, y, x, w, TENSOR_NONE));

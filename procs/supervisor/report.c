@@ -40,6 +40,39 @@ static void print_numbers(const json_t *o, const char *path, FILE *f)
     }
 }
 
+/* Of a stage alone: an op and shape a row, and how near its products come to their floor. */
+static void print_ops(const char *stage, const char *pass, const json_t *rows, FILE *f)
+{
+    size_t i;
+    json_t *r;
+    fprintf(f, "\n%-38s %6s %10s %10s %10s %10s %7s\n", "op", "calls", "ms", "GFLOP", "MB",
+            "floor ms", "of it");
+    json_array_foreach(rows, i, r)
+    {
+        char name[96];
+        const double ms = number(r, "ms"), floor_ms = number(r, "floor_ms");
+        snprintf(name, sizeof name, "%s.%s %s %s", stage, pass,
+                 json_string_value(json_object_get(r, "op")),
+                 json_string_value(json_object_get(r, "shape")));
+        fprintf(f, "%-38s %6lld %10.3f %10.3f %10.3f", name,
+                (long long)json_integer_value(json_object_get(r, "n")), ms, number(r, "gflop"),
+                number(r, "mb"));
+        if (floor_ms > 0) fprintf(f, " %10.4f %5.0f %%", floor_ms, 100 * floor_ms / ms);
+        fprintf(f, "\n");
+    }
+}
+
+static void print_passes(json_t *run, FILE *f)
+{
+    static const char *const stages[] = {"text", "dit", "vae"};
+    for (int i = 0; i < 3; i++) {
+        json_t *passes = json_object_get(json_object_get(run, stages[i]), "passes"), *pass;
+        const char *name;
+        json_object_foreach(passes, name, pass)
+            print_ops(stages[i], name, json_object_get(pass, "rows"), f);
+    }
+}
+
 void report_table(const json_t *file, FILE *f)
 {
     const json_t *runs = json_object_get(file, "runs"), *head = json_object_get(file, "machine");
@@ -55,6 +88,7 @@ void report_table(const json_t *file, FILE *f)
     results_walk(run, print_row, f);
     fprintf(f, "\n");
     print_numbers(run, "", f);
+    print_passes(run, f);
 }
 
 /* --- CSV -------------------------------------------------------------------------------------- */

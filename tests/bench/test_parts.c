@@ -114,6 +114,28 @@ static void test_vae(void **state)
     rig_vae_close(&t);
 }
 
+/* By hand; a ring's size does not count, nor what is absent. */
+static void test_bytes_and_shapes(void **state)
+{
+    (void)state;
+    char x[8], shape[40];
+    const struct tensor linear[] = {TENSOR(x, DTYPE_F32, 5, 3), TENSOR(x, DTYPE_F32, 5, 2),
+                                    TENSOR(x, DTYPE_F32, 3, 2), TENSOR_NONE};
+    assert_true(parts_bytes("linear", linear, 4) == 4 * (15 + 10 + 6));
+    parts_shape("linear", linear, shape, sizeof shape);
+    assert_string_equal(shape, "5x3x2");
+    const struct tensor qkv[] = {TENSOR(x, DTYPE_BF16, 6, 2, 4), TENSOR(x, DTYPE_BF16, 60, 2, 4)};
+    assert_true(parts_bytes("qkv_rope_cache", qkv, 2) == 6 * 2 * 48);
+    parts_shape("qkv_rope_cache", qkv, shape, sizeof shape);
+    assert_string_equal(shape, "6x2x4");
+    const struct tensor attention[] = {qkv[0], qkv[0], qkv[1], qkv[1]};
+    parts_shape("attention", attention, shape, sizeof shape);
+    assert_string_equal(shape, "6x60x2x4");
+    assert_true(parts_flops("attention", attention) == 4 * 48 * 60);
+    parts_shape("attention", attention, shape, 4); /* cut, and ended */
+    assert_string_equal(shape, "6x6");
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -123,6 +145,7 @@ static int setup(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(test_dit), TEST(test_text), TEST(test_vae)};
+    const struct CMUnitTest tests[] = {TEST(test_dit), TEST(test_text), TEST(test_vae),
+                                       TEST(test_bytes_and_shapes)};
     return cmocka_run_group_tests_name("parts", tests, setup, NULL);
 }

@@ -35,6 +35,26 @@ static void test_the_newest_run_is_a_table(void **state)
     assert_null(strstr(out, "old_ms"));
 }
 
+static void test_ops_of_a_stage_are_rows(void **state)
+{
+    (void)state;
+    static char out[4096];
+    json_t *file =
+        json_pack("{s:s, s:s, s:{s:s, s:i, s:s}, s:[{s:f, s:{s:{s:{s:[{s:s, s:s, s:i, s:f, s:f, "
+                  "s:f, s:f}]}}}}"
+                  "]}",
+                  "protocol", "stage", "commit", "abc", "machine", "cpu", "X", "cpus", 2, "dit",
+                  "cpu", "runs", "load", 0.5, "dit", "passes", "step", "rows", "op", "linear",
+                  "shape", "9x8x7", "n", 30, "ms", 2.0, "floor_ms", 0.5, "gflop", 4.0, "mb", 6.0);
+    FILE *f = fmemopen(out, sizeof out, "w");
+    report_table(file, f);
+    fclose(f);
+    assert_non_null(strstr(out,
+                           "dit.step linear 9x8x7                      30      2.000      4.000"
+                           "      6.000     0.5000    25 %\n"));
+    json_decref(file);
+}
+
 static void test_every_run_has_its_rows(void **state)
 {
     (void)state;
@@ -72,6 +92,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_newest_run_is_a_table),
+        cmocka_unit_test(test_ops_of_a_stage_are_rows),
         cmocka_unit_test(test_every_run_has_its_rows),
         cmocka_unit_test(test_a_page_holds_the_file),
     };
