@@ -108,6 +108,7 @@ static const struct field fields[] = {
 
     I32(cpu, threads, 1, 256, "2", "threads of one process on the CPU"),
     BOOL(gpu, graphs, "true", "passes are recorded as CUDA graphs; false: op by op, each time"),
+    BOOL(gpu, edge, "true", "latents go from GPU to GPU if they can; false: through host memory"),
 
     I32(supervisor, deaths, 1, 1000, "20", "deaths of one stage within deaths_s: give up"),
     I32(supervisor, deaths_s, 1, 86400, "60", "seconds in which deaths are counted"),

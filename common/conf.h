@@ -90,6 +90,7 @@ struct conf {
     } cpu;
     struct {
         bool graphs; /* passes are recorded once and replayed */
+        bool edge;   /* latents go from GPU to GPU where that is possible */
     } gpu;
     struct {                       /* a place that fails, for tests: common/fault.h */
         char point[CONF_TEXT_MAX]; /* "" none */

@@ -5,6 +5,7 @@
 
 static err_t check_peers(const struct conf *c, struct dev *d)
 {
+    if (!c->gpu.edge) return FAIL(ERR_REFUSED, "gpu.edge = false");
     const err_t e = dev_check_peer(d, c->place.dit); /* one of the two is d itself */
     return e == OK ? dev_check_peer(d, c->place.vae) : e;
 }

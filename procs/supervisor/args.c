@@ -49,7 +49,7 @@ static const struct option {
     {"compare", 0, FLAG, offsetof(struct args, compare), ON(BENCH), NULL,
      "the preset baseline and those named (or balanced), by turns"},
     {"ablate", 0, TEXT, offsetof(struct args, ablate), ON(BENCH), "NAME",
-     "values of one key, by turns: window, sink, graph, overlap, precision"},
+     "values of one key, by turns: window, sink, graph, edge, overlap, precision"},
     {"rounds", 0, COUNT, offsetof(struct args, n_rounds), ON(BENCH), "N",
      "turns of --compare and --ablate; default 3"},
     {"out", 0, TEXT, offsetof(struct args, out), ON(BENCH), "DIR",

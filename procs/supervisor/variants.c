@@ -14,6 +14,7 @@ static const struct {
     {"window", "dit.window", {"12", "10", "8", "6"}},
     {"sink", "dit.sink", {"3", "2", "1", "0"}},
     {"graph", "gpu.graphs", {"true", "false"}},
+    {"edge", "gpu.edge", {"true", "false"}},
     {"overlap", "dit.overlap", {"true", "false"}},
     {"precision", "model.precision", {"auto", "fp32"}},
 };

@@ -220,7 +220,7 @@ def test_bench_by_turns(tmp):
     document = shown(tmp, "paper-compare")
     check(charts(document)["bars"] == 2, charts(document))
     check(re.search(r"baseline \(commit .*\), turbo \(commit .*\), by turns", document) and "<td>block_ms.max</td>" in document, "page")
-    bench(tmp, "paper", "--ablate", "sinc", status=2, pattern="window, sink, graph, overlap, precision")
+    bench(tmp, "paper", "--ablate", "sinc", status=2, pattern="window, sink, graph, edge, overlap, precision")
     bench(tmp, "paper", "--compare", "--preset", "ultra", status=78, pattern="fp8: not built")
 
 

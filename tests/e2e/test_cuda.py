@@ -58,6 +58,8 @@ def test_cuda_edge(tmp):
             ("gpus=2 peer=2", TWO_GPUS, False),
             ("gpus=2 ipc=0", TWO_GPUS, False),
             ("gpus=2 ipc=2", TWO_GPUS, False),
+            ("gpus=1", ONE_GPU + ["--set", "gpu.edge=false"], False),
+            ("gpus=2", TWO_GPUS + ["--set", "gpu.edge=false"], False),
             ("gpus=1", placed("cuda:0", "cpu", "cuda:0"), False),
             ("gpus=1", placed("cuda:0", "cuda:0", "cpu"), False)):
         with fake_gpus(machine), Pipeline(tmp, *places) as p:

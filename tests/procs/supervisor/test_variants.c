@@ -42,6 +42,7 @@ static void test_ablations(void **state)
     } all[] = {{"window", "dit.window=12", "dit.window=6", 4},
                {"sink", "dit.sink=3", "dit.sink=0", 4},
                {"graph", "gpu.graphs=true", "gpu.graphs=false", 2},
+               {"edge", "gpu.edge=true", "gpu.edge=false", 2},
                {"overlap", "dit.overlap=true", "dit.overlap=false", 2},
                {"precision", "model.precision=auto", "model.precision=fp32", 2}};
     for (size_t i = 0; i < COUNT(all); i++) {
@@ -53,8 +54,8 @@ static void test_ablations(void **state)
     }
     const struct args a = {.ablate = "colour"};
     assert_int_equal(variants_of(&a, v, &n), ERR_USAGE);
-    assert_non_null(
-        strstr(err_text(), "--ablate colour: there is window, sink, graph, overlap, precision"));
+    assert_non_null(strstr(
+        err_text(), "--ablate colour: there is window, sink, graph, edge, overlap, precision"));
 }
 
 /* --set overrides a preset, an ablation --set. */
