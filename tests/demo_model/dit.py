@@ -55,18 +55,18 @@ class Rope:
         self.place = place.reshape(rows * cols, -1)
 
     def table(self, positions, dtype):
-        """[f * N, 1, d/2], complex: the turns of frames at these positions in time."""
+        """[f * N, 1, d/2, 2]: cosines and sines for frames at these positions in time."""
         time = torch.as_tensor(positions, dtype=torch.float64)[:, None] * self.time
         n = len(self.place)
         angle = torch.cat([time[:, None].expand(-1, n, -1),
                            self.place[None].expand(len(time), -1, -1)], -1).flatten(0, 1)[:, None]
-        turns = torch.polar(torch.ones_like(angle), angle)
-        return turns.to(self.device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+        return torch.stack([angle.cos(), angle.sin()], -1).to(self.device, dtype)
 
     @staticmethod
     def turn(x, table):
-        wide = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
-        return torch.view_as_real(torch.view_as_complex(wide) * table).flatten(-2).to(x.dtype)
+        cos, sin = table.unbind(-1)
+        a, b = x.unflatten(-1, (-1, 2)).to(table.dtype).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
 
 
 class Attend(nn.Module):
@@ -100,14 +100,29 @@ class Block(nn.Module):
 
     def forward(self, x, time, text, attend):
         """x [B, S, n, D]; time [B, S, 6, D]; text: k and v [B, S, L, H, d]; attend(q, k, v)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + time).unsqueeze(-2).unbind(2)
-        norm = lambda y: F.layer_norm(y, y.shape[-1:], eps=EPS)
-        h = norm(x) * (1 + scale1) + shift1
-        q, (k, v) = self.self_attn.query(h), self.self_attn.key_value(h)
-        x = x + gate1 * self.self_attn.o(attend(q, k, v).flatten(-2))
+        return self.after(x, time, text, attend(*self.before(x, time)))
+
+    def modulated(self, time):
+        """Shift, scale and gate of self-attention, then of the FFN, each [B, S, 1, D]."""
+        return (self.modulation + time).unsqueeze(-2).unbind(2)
+
+    def before(self, x, time):
+        """Up to self-attention: its q, k, v."""
+        shift, scale = self.modulated(time)[:2]
+        h = normed(x) * (1 + scale) + shift
+        return self.self_attn.query(h), *self.self_attn.key_value(h)
+
+    def after(self, x, time, text, attended):
+        """From what self-attention saw on."""
+        _, _, gate1, shift, scale, gate2 = self.modulated(time)
+        x = x + gate1 * self.self_attn.o(attended.flatten(-2))
         q = self.cross_attn.query(self.norm3(x))
         x = x + self.cross_attn.o(attention(q, *text).flatten(-2))
-        return x + gate2 * self.ffn(norm(x) * (1 + scale2) + shift2)
+        return x + gate2 * self.ffn(normed(x) * (1 + scale) + shift)
+
+
+def normed(x):
+    return F.layer_norm(x, x.shape[-1:], eps=EPS)
 
 
 class Head(nn.Module):
@@ -118,7 +133,7 @@ class Head(nn.Module):
 
     def forward(self, x, e):
         shift, scale = (self.modulation + e.unsqueeze(-2)).unsqueeze(-2).unbind(2)
-        return self.head(F.layer_norm(x, x.shape[-1:], eps=EPS) * (1 + scale) + shift)
+        return self.head(normed(x) * (1 + scale) + shift)
 
 
 class Dit(nn.Module):
@@ -147,7 +162,7 @@ class Dit(nn.Module):
         H, d]; attend(layer, q, k, v), each [B, S, F*N, H, d]. Returns the flow, like x."""
         B, S, n = x.shape[:3]
         w = self.patch_embedding.weight
-        h = F.linear(patches(x), w.flatten(1), self.patch_embedding.bias)
+        h = F.linear(patches(x), w.flatten(1), self.patch_embedding.bias).to(x.dtype)
         e = self.time_embedding(sinusoid(t, self.c["freq_dim"]).to(w.dtype))
         time = self.time_projection(e).unflatten(-1, (6, -1))
         for i, block in enumerate(self.blocks):

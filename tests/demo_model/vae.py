@@ -16,6 +16,11 @@ STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
 
 
+# Deviation of latents. Noise has 1: with that, a small thing drowns at the sampler's second level
+# (sigma 0.9375), and what the first step decided, where it is, is lost.
+SPREAD = 3.0
+
+
 class Causal(nn.Conv3d):
     """Sees this frame and kt - 1 before it."""
 
@@ -25,15 +30,17 @@ class Causal(nn.Conv3d):
 
 
 class Norm(nn.Module):
-    """x / |x| * sqrt(C) * gamma, over the channels."""
+    """x / |x| * sqrt(C) * gamma, over the channels. Large passes stay in x's type, which counts where
+    channels are few."""
 
     def __init__(self, dim, axes):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim, *(1,) * axes))
 
     def forward(self, x):
-        y = F.normalize(x, dim=1) * math.sqrt(x.shape[1])
-        return y.to(x.dtype) * self.gamma
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean = (x * x).sum(1, keepdim=True, dtype=wide) / x.shape[1]
+        return x * mean.clamp(min=1e-24).rsqrt().to(x.dtype) * self.gamma.to(x.dtype)
 
 
 class Res(nn.Module):
@@ -108,7 +115,7 @@ class Decoder(nn.Module):
 
 
 class Vae(nn.Module):
-    """decode(latents [B, z, T, Y, X], of mean 0 and deviation 1) -> pictures [B, 3, 1 + 4(T - 1),
+    """decode(latents [B, z, T, Y, X], of mean 0 and deviation SPREAD) -> pictures [B, 3, 1 + 4(T - 1),
     8Y, 8X], about -1 to 1."""
 
     def __init__(self, z, base):
@@ -123,11 +130,12 @@ class Vae(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures [B, 3, 1 + 4(T - 1), 8Y, 8X] -> latents [B, z, T, Y, X] of mean 0, deviation 1, each
-    from its own four pictures and the four before."""
+    """Pictures [B, 3, 1 + 4(T - 1), 8Y, 8X] -> latents [B, z, T, Y, X] of mean 0 and deviation
+    `spread`, each from its own four pictures and the four before."""
 
-    def __init__(self, z, side, width=64):
+    def __init__(self, z, side, width=64, spread=SPREAD):
         super().__init__()
+        self.spread = spread
         self.shape = (z, side // 8, side // 8)
         conv = lambda a, b: nn.Sequential(nn.GroupNorm(8, a), nn.SiLU(), nn.Conv2d(a, b, 3, padding=1))
         self.first = nn.Conv2d(24, width, 4, 4)
@@ -147,4 +155,5 @@ class Encoder(nn.Module):
         h = self.down(h + self.fine(h))
         for block in self.coarse:
             h = h + block(h)
-        return self.norm(self.last(h)).reshape(B, T, -1, Y // 8, X // 8).transpose(1, 2)
+        z = self.spread * self.norm(self.last(h))
+        return z.reshape(B, T, -1, Y // 8, X // 8).transpose(1, 2)
