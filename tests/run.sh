@@ -64,6 +64,7 @@ script e2e python3 tests/e2e/run.py "$tier"
 if [ "$tier" = full ] && [ "$san" = 0 ]; then
     # Debian's python3 has Debian's numpy, another that comes first in PATH may not.
     script semantics /usr/bin/python3 tests/semantics/run.py
+    script demo_semantics /usr/bin/python3 tests/semantics/run.py demo
     script sanitizers bash tests/sanitize.sh
     script fuzz bash tests/fuzz.sh 30
     # Debian's own Python, which finds Debian's PyTorch, whatever else is in PATH.

@@ -17,6 +17,7 @@ BIN = os.path.realpath(
 FAKE_BIN = BIN[:-len("bin")] + "fake-bin"
 LONGLIVED = os.path.join(BIN, "longlived")
 NANO = os.path.join(ROOT, "configs", "nano.ini")
+DEMO = os.path.join(ROOT, "configs", "demo.ini")
 TINY = os.path.join(ROOT, "configs", "tiny.ini")
 SHM = "/dev/shm/longlived-%d" % os.getuid()
 

@@ -8,7 +8,7 @@ import signal
 import time
 
 from faults import Heads
-from harness import (LONGLIVED, NANO, Pipeline, check, check_mp4, generate, hashes, send_signal,
+from harness import (DEMO, LONGLIVED, NANO, Pipeline, check, check_mp4, generate, hashes, send_signal,
                      start, status, wait_for)
 
 STAGES = ("text", "dit", "vae", "gateway")
@@ -37,12 +37,12 @@ def kill_one(heads, run_dir, stage, landed):
         pass
 
 
-def run_with_kills(tmp, name, n_kills, seed, out="mp4", more=()):
+def run_with_kills(tmp, name, n_kills, seed, conf):
     """Kills at random times while a job runs; the hashes, the kills by phase, the file."""
     rng = random.Random(seed)
     args = ["--script", script(tmp), "--blocks", "40"]
-    sums, movie = os.path.join(tmp, name + ".sha256"), os.path.join(tmp, name + "." + out)
-    with Pipeline(tmp, *more) as p:
+    sums, movie = os.path.join(tmp, name + ".sha256"), os.path.join(tmp, name + ".mp4")
+    with Pipeline(tmp, conf=conf) as p:
         keeper = next(q["pid"] for q in status(p.run_dir)["processes"] if q["name"] == "keeper")
         job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o", movie] +
                     args)
@@ -61,13 +61,13 @@ def run_with_kills(tmp, name, n_kills, seed, out="mp4", more=()):
     return hashes(sums), landed, movie
 
 
-def random_kills(tmp, n_kills, n_per_run, first_seed):
-    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", "40")
+def random_kills(tmp, n_kills, n_per_run, first_seed, conf=NANO):
+    want = generate(tmp, "calm", "--script", script(tmp), "--blocks", "40", conf=conf)
     total, seed = collections.Counter(), first_seed
     while total.total() < n_kills:
         name = "killed%d" % seed
         got, landed, movie = run_with_kills(tmp, name, min(n_per_run, n_kills - total.total()),
-                                            seed)
+                                            seed, conf)
         check(landed.total() > 0, "no kill landed: the run was over")
         check(got == want, "seed", seed, "first frame that differs:",
               next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
@@ -84,6 +84,11 @@ def test_kills(tmp):
 
 def test_many_kills(tmp):
     random_kills(tmp, 200, 20, 2)
+
+
+def test_kills_of_the_demo(tmp):
+    """With trained weights, which each successor maps as its predecessor did."""
+    random_kills(tmp, 20, 20, 3, DEMO)
 
 
 def test_restart_command(tmp):
@@ -132,4 +137,4 @@ def ready(run_dir):
 
 
 TESTS = [test_kills, test_restart_command, test_supervisor_killed]
-FULL = [test_many_kills]
+FULL = [test_many_kills, test_kills_of_the_demo]
