@@ -30,8 +30,8 @@ cp -r configs docs README.md LICENSE "$to"
 cp launch/demo.sh "$to/launch"
 cp launch/test-gpu.sh "$to/bin/test-gpu"
 cp bench/run.sh bench/table.py bench/longlive_checkout.py "$to/bench"
-tar -c --exclude=__pycache__ tests/e2e tests/golden tests/fuzz/corpus tests/sim/seeds.txt |
-    tar -x -C "$to"
+tar -c --exclude=__pycache__ bench/gpu tests/e2e tests/golden tests/fuzz/corpus \
+    tests/sim/seeds.txt | tar -x -C "$to"
 ln -s . "$to/build" # scripts and tests look for build/bin and build/lib
 
 tar -C build --transform "s,^bundle,$name," -c bundle | gzip -9 >"build/$name.tar.gz"
