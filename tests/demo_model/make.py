@@ -7,7 +7,8 @@
 WORK keeps the state, in files of at most 16 MiB, and in the end vae, text, dit and encoder.safetensors.
 The same command goes on where an earlier one stopped; every step has a seed of its own, so that cuts
 change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when nothing is left to do.
---start PHASE begins there, from the weights that are shipped."""
+--start PHASE begins there, from the weights that are shipped; --end PHASE is done after that one: `decoder`
+and `teach` do not need each other, and can be trained side by side."""
 import argparse
 import configparser
 import glob
@@ -271,6 +272,7 @@ def main():
     p.add_argument("--minutes", type=float, default=1e9, help="stop then, to go on later")
     p.add_argument("--steps", type=int, default=1 << 60, help="stop after so many")
     p.add_argument("--start", choices=list(PHASES["demo"]), help="there, from shipped weights")
+    p.add_argument("--end", choices=list(PHASES["demo"]), default="roll", help="done after that")
     a = p.parse_args()
     os.makedirs(a.work, exist_ok=True)
     torch.backends.cudnn.benchmark = True  # convolutions of few channels: let it look for the best
@@ -279,8 +281,8 @@ def main():
     t = Training(a.work, a.size, ranks)
     t.load(a.start)
     began = said = time.monotonic()
-    recent, left = [], a.steps
-    while t.at["phase"] < len(t.phases) and left > 0:
+    recent, left, end = [], a.steps, 1 + list(t.phases).index(a.end)
+    while t.at["phase"] < end and left > 0:
         if t.at["step"] % 16 == 0 and ranks.first_says(time.monotonic() - began > 60 * a.minutes):
             break
         left -= 1
@@ -293,7 +295,7 @@ def main():
             said, recent = time.monotonic(), []
     if ranks.i == 0:
         t.save()
-        if t.at["phase"] == len(t.phases):
+        if t.at["phase"] >= end:
             t.export()
             print("done")
 

@@ -102,6 +102,16 @@ def test_training(tmp):
         check(os.path.getsize(os.path.join(cut, f)) <= 16 << 20, f, "is larger than 16 MiB")
 
 
+def test_one_phase(tmp):
+    """From shipped weights the decoder alone: all else stays as it is."""
+    check(train(tmp, "--start", "decoder", "--end", "decoder"), "is not done")
+    made, shipped = weights(tmp), {n: tensors.load(os.path.join(folder, n + ".safetensors"))
+                                   for n, folder in make.SHIPPED.items()}
+    for n in made:
+        same = all(torch.equal(made[n][k], v) for k, v in shipped[n].items())
+        check(same == (n != "vae"), n, "is the same" if same else "is another")
+
+
 def test_together(tmp):
     """Two processes have the mean of their gradients, and stop when the first says so."""
     program = ("import torch, make; r = make.Ranks('cpu'); g = [torch.full((2, 3), 1.0 + r.i),"
