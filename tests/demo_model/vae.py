@@ -16,8 +16,8 @@ STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
 
 
-# Deviation of latents. Noise has 1: with that, a small thing drowns at the sampler's second level
-# (sigma 0.9375), and what the first step decided, where it is, is lost.
+# Deviation of latents. Noise has 1: with that, too little of a small thing stands in the noise of the
+# sampler's second level (sigma 0.9375) to find it by, and what the first step decided is lost.
 SPREAD = 3.0
 
 
