@@ -83,8 +83,9 @@ MUST_USE err_t keeper_own(struct keeper *k, struct dev *d, const char *name, uin
                           uint64_t generation, struct region *out);
 /* The content is complete: EMPTY -> (first ask) FILLING -> SEALED. Only the filler may. */
 MUST_USE err_t keeper_seal(struct keeper *k, struct region *r);
-/* Unmaps the region, if it is mapped, and gives its memory back; without it, what the region of
- * this name may have left. Nobody else may have it mapped. */
+/* Unmaps the region, if it is mapped, and has the keeper drop what it holds of this name, which may
+ * be a predecessor's, or nothing. Nobody else may have it mapped. Errors: those of asking the
+ * keeper. */
 MUST_USE err_t keeper_free(struct keeper *k, const char *name, struct region *r);
 /* The n-th region, for status; ERR_NONE past the end. */
 MUST_USE err_t keeper_list(struct keeper *k, uint32_t index, struct keeper_reply *out);

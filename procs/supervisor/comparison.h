@@ -14,10 +14,10 @@
 
 #include "common/err.h"
 
-/* Without variants. what: "compare", or the ablation's name. */
+/* The caller's, without variants. what: "compare", or the ablation's name. */
 json_t *comparison_new(const char *protocol, const char *what);
 
-/* Adds a variant, taking its result. */
+/* Adds a variant; its result is the comparison's then. ERR_NOMEM. */
 MUST_USE err_t comparison_add(json_t *o, const char *name, const char *set, json_t *result);
 
 /* The result of variant i; borrowed. */

@@ -24,7 +24,8 @@ void gpus_close(struct gpus **g); /* NULL-safe */
 void gpus_look(struct gpus *g, int64_t now_ns);
 
 /* {"cuda:0": {"samples", "sm_mhz", "sm_mhz_min", "sm_mhz_max" ...}} of sm_mhz, memory_mhz, power_w
- * and temperature_c, the first of each its mean; or {"cuda:0": {"absent": "why"}}. Begins anew. */
+ * and temperature_c, the first of each its mean; or {"cuda:0": {"absent": "why"}}. The caller's;
+ * samples begin anew. */
 json_t *gpus_take(struct gpus *g);
 
 #endif

@@ -4,11 +4,12 @@
     python3 tests/demo_model/make.py WORK [--size demo|smoke] [--device cuda|cpu] [--minutes M]
     torchrun --nproc_per_node 4 tests/demo_model/make.py WORK ...    # each takes its share of a batch
 
-WORK keeps the state, in files of at most 16 MiB, and in the end vae, text, dit and encoder.safetensors.
-The same command goes on where an earlier one stopped; every step has a seed of its own, so that cuts
-change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when nothing is left to do.
---start PHASE begins there, from the weights that are shipped; --end PHASE is done after that one: `decoder`
-and `teach` do not need each other, and can be trained side by side."""
+WORK keeps the state, in files of at most 16 MiB, and in the end vae, text, dit and
+encoder.safetensors. The same command goes on where an earlier one stopped; every step has a seed of
+its own, so that cuts change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when
+nothing is left to do. --start PHASE begins there, from the weights that are shipped; --end PHASE is
+done after that one: `decoder` and `teach` do not need each other, and can be trained side by
+side."""
 import argparse
 import configparser
 import glob
@@ -48,8 +49,7 @@ PHASES = {
 }
 TRAINED = {"vae": ("encoder", "vae"), "decoder": ("vae",), "teach": ("text", "dit"),
            "roll": ("text", "dit")}
-SHIPPED = {"encoder": HERE, "vae": CONFIGS + "/demo", "text": CONFIGS + "/demo",
-           "dit": CONFIGS + "/demo"}
+SHIPPED = {"encoder": HERE, **dict.fromkeys(("vae", "text", "dit"), CONFIGS + "/demo")}
 WARM, EMA = 0.03, 0.999  # of the steps; of the weights that are shipped
 
 
@@ -235,7 +235,7 @@ class Training:
         self.begin_phase()
 
     def load(self, start):
-        """What an earlier slice left, or else, where start is a phase, the weights that are shipped."""
+        """What an earlier slice left, or else, where start is a phase, what is shipped."""
         paths = glob.glob(os.path.join(self.work, "state-*.safetensors"))
         if not paths:
             if start:
@@ -256,8 +256,8 @@ class Training:
                                            "exp_avg_sq": kept["v." + k]}
 
     def export(self):
-        """The product's files, in bf16, and the encoder's, which only training needs. The product gives
-        Wan's mean and deviation to latents that the DiT makes, as vae.py does."""
+        """The product's files, in bf16, and the encoder's, which only training needs. The product
+        gives Wan's mean and deviation to latents that the DiT makes, as vae.py does."""
         for name in ("vae", "text", "dit", "encoder"):
             tensors.save(os.path.join(self.work, name + ".safetensors"),
                          {k: v.bfloat16() for k, v in self.nets[name].state_dict().items()},
