@@ -197,7 +197,7 @@ FAKE_LIB := $(LIB:lib=fake-lib)
 FAKE_DEV := $(FAKE)/common/dev_cuda.o $(FAKE)/tests/fake_cuda/runtime.o $(FAKE)/tests/fake_cuda/events.o
 FAKE_OPS := -Wl,--defsym=ops_cuda=ops_cpu -Wl,--wrap=dev_record
 .PHONY: fake
-fake: $(PROGRAMS:$(BIN)/%=$(FAKE_BIN)/%) $(MP4:$(LIB)/%=$(FAKE_LIB)/%) $(FAKE_BIN)/bench-stage
+fake: $(PROGRAMS:$(BIN)/%=$(FAKE_BIN)/%) $(MP4:$(LIB)/%=$(FAKE_LIB)/%) $(FAKE_BIN)/bench-stage $(FAKE_BIN)/bench-ops
 
 $(FAKE)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
@@ -212,7 +212,7 @@ $(FAKE_BIN)/longlived-keeper: $(call proc,keeper) $(B)/ipc/keeper.o $(B)/ipc/led
 	$(call link,$(LIBS_COMMON))
 $(FAKE_BIN)/longlived-%: $(B)/procs/%/main.o $(FAKE_DEV) $(FAKE)/tests/fake_cuda/record.o $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(ALLOC_COUNT) $(FAKE_OPS) $(LIBS_MODEL) $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
-$(FAKE_BIN)/bench-stage: $(B)/bench/stage.o $(FAKE_DEV) $(FAKE)/tests/fake_cuda/record.o $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
+$(FAKE_BIN)/bench-%: $(B)/bench/%.o $(FAKE_DEV) $(FAKE)/tests/fake_cuda/record.o $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 	$(call link,$(FAKE_OPS) $(LIBS_TEXT) $(LIBS_BLAS) $(LIBS_IPC) $(LIBS_COMMON))
 $(FAKE_BIN)/longlived-text: $(call proc,text)
 $(FAKE_BIN)/longlived-text: LIBS_MODEL := $(LIBS_TEXT)
@@ -233,7 +233,7 @@ TEST_SRC := $(wildcard tests/common/*.c tests/kernels/*.c tests/ipc/*.c tests/pr
               tests/bench/*.c tests/fuzz/test_*.c tests/sim/test_*.c tests/fake_cuda/test_*.c)
 SIM := $(patsubst %.c,$(B)/%.o,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-BENCH_LIB := bench/bench.c bench/parts.c bench/rig.c
+BENCH_LIB := bench/bench.c bench/calls.c bench/parts.c bench/rates.c bench/rig.c
 BENCH_SRC := $(filter-out $(BENCH_LIB),$(wildcard bench/*.c))
 BENCHES := $(patsubst bench/%.c,$(BIN)/bench-%,$(BENCH_SRC))
 .PHONY: tests unit-tests benches

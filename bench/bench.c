@@ -203,28 +203,32 @@ err_t bench_report(struct bench *b, const struct bench_case *c, int64_t *took_ns
 {
     MUST(c->threads >= 1 && c->threads <= BENCH_THREADS_MAX);
     const struct bench_times t = bench_times_of(took_ns, n);
-    const double floor_us = bench_floor(c, b->flop_rate[c->threads], b->byte_rate[c->threads]);
+    const double flop_rate = c->device ? c->flop_rate : b->flop_rate[c->threads];
+    const double byte_rate = c->device ? c->byte_rate : b->byte_rate[c->threads];
+    const double floor_us = bench_floor(c, flop_rate, byte_rate);
     const char *const cache = c->is_cold ? "cold" : "warm";
-    char floor_json[32] = "null", floor_text[64] = "";
+    char floor_json[32] = "null", floor_text[64] = "", work[48] = "";
+    if (c->flops > 0 || c->bytes > 0)
+        snprintf(work, sizeof work, "  %8.4g GFLOP %8.4g MB", c->flops / 1e9, c->bytes / 1e6);
     if (floor_us > 0) {
         snprintf(floor_json, sizeof floor_json, "%.3f", floor_us);
         snprintf(floor_text, sizeof floor_text, "  floor %10.2f us %5.1f %%", floor_us,
                  100 * floor_us / t.median_us);
     }
     printf(
-        "%-20s %-40s t%d %s n %-5d med %10.2f p95 %10.2f p99 %10.2f min %10.2f max %10.2f us%s\n",
+        "%-20s %-40s t%d %s n %-5d med %10.2f p95 %10.2f p99 %10.2f min %10.2f max %10.2f us%s%s\n",
         c->name, c->shape, c->threads, cache, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us,
-        t.max_us, floor_text);
+        t.max_us, work, floor_text);
     fprintf(
         b->json,
-        "{\"name\": \"%s\", \"shape\": \"%s\", \"device\": \"cpu\", \"threads\": %d, "
+        "{\"name\": \"%s\", \"shape\": \"%s\", \"device\": \"%s\", \"threads\": %d, "
         "\"cache\": \"%s\", \"cpu\": \"%s\", \"cpus\": %ld, \"load\": %.1f, \"commit\": \"%s\", "
         "\"command\": \"%s\", \"n\": %d, "
         "\"median_us\": %.3f, \"p95_us\": %.3f, \"p99_us\": %.3f, \"min_us\": %.3f, "
-        "\"max_us\": %.3f, \"floor_us\": %s}\n",
-        c->name, c->shape, c->threads, cache, b->cpu, sysconf(_SC_NPROCESSORS_ONLN), b->load,
-        b->commit, b->command, t.n, t.median_us, t.p95_us, t.p99_us, t.min_us, t.max_us,
-        floor_json);
+        "\"max_us\": %.3f, \"floor_us\": %s, \"flops\": %.0f, \"bytes\": %.0f%s}\n",
+        c->name, c->shape, c->device ? c->device : "cpu", c->threads, cache, b->cpu,
+        sysconf(_SC_NPROCESSORS_ONLN), b->load, b->commit, b->command, t.n, t.median_us, t.p95_us,
+        t.p99_us, t.min_us, t.max_us, floor_json, c->flops, c->bytes, c->more ? c->more : "");
     if (fflush(b->json) != 0) return FAIL(ERR_WRITE, "the file of results cannot be written");
     return OK;
 }

@@ -1,359 +1,248 @@
-/* ops.c - each op of kernels/ops.h at the shapes that the demo gives it, with 1 and 2 threads.
+/* ops.c - `bench-ops [CONFIG DEVICE [KEY=VALUE ...]]`: each op that the models of a configuration
+ * call, alone, with the shapes and types that they call it with (calls.h). Without arguments the
+ * demo's on the CPU, with 1 and 2 threads.
  *
- * The shape column names the op's tensors in the order of its arguments, as many as fit. An op with
- * a matrix product has its FLOP as the floor and runs with warm caches, as in a pass. The others
- * are bound by memory: caches are emptied before each run, and each tensor counts once.
+ * On the CPU an op with a product runs with warm caches, as in a pass, and has its FLOP as the
+ * floor; the others are bound by memory, and caches are emptied before each run.
+ *
+ * On a GPU runs are queued behind work that takes longer than queueing them, so that the host's
+ * time is in none of them, with a mark between each two: a run is from one mark to the next, as the
+ * ops of a pass follow each other. Runs go by turns over copies of all that the op reads and writes
+ * that together are several times the cache, so that a run finds there what another op has left and
+ * nothing of its own. That is more than an op of a pass has to fetch, whose input was just made.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench/bench.h"
+#include "bench/calls.h"
+#include "bench/rates.h"
 #include "kernels/ops.h"
-#include "common/conf.h"
 
-enum { ARGS_MAX = 9, SHAPE_MAX = 41 };
-static const float EPS = 1e-6f;
-
-struct arg {
-    enum dtype dtype;
-    int32_t rank, shape[TENSOR_RANK_MAX];
-    int32_t first; /* i32: element i is first + i */
+enum {
+    COPIES_MAX = 64,
+    BATCH = 24,        /* queued at once */
+    BATCHES = 3,       /* of each the first run, which others were before, is not counted */
+    WARM_UPS = 3,      /* the first of a kind may choose its algorithm */
+    RATE_ROUNDS = 3,   /* of several tries each */
+    AHEAD_NS = 1500000 /* longer than it takes to queue a batch */
 };
+static const size_t ROTATED_BYTES = (size_t)256 << 20; /* an H100's second-level cache: 50 MB */
+static const int64_t LONG_NS = 10000000;               /* a run as long is in one batch */
+static const size_t AHEAD_BYTES = (size_t)64 << 20;
 
-#define COUNT(...) ((int32_t)(sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t)))
-#define F(...)                                                                                     \
-    {                                                                                              \
-        DTYPE_F32, COUNT(__VA_ARGS__), {__VA_ARGS__}, 0                                            \
-    }
-#define I(start, ...)                                                                              \
-    {                                                                                              \
-        DTYPE_I32, COUNT(__VA_ARGS__), {__VA_ARGS__}, (start)                                      \
-    }
-#define U8(...)                                                                                    \
-    {                                                                                              \
-        DTYPE_U8, COUNT(__VA_ARGS__), {__VA_ARGS__}, 0                                             \
-    }
-#define KEY                                                                                        \
-    {                                                                                              \
-        DTYPE_U64, 1, {2}, 0                                                                       \
-    }
-#define ABSENT                                                                                     \
-    {                                                                                              \
-        DTYPE_F32, 0, {0}, 0                                                                       \
-    }
-
-struct op {
-    const char *name;
-    err_t (*run)(void *self);
-    double flops, bytes; /* least it must move; 0: each tensor once */
-    struct arg args[ARGS_MAX];
-};
-
+/* A call on a device, and its tensors: n_copies times each. */
 struct rig {
-    struct dev *d;
+    struct bench *b;
     const struct conf *conf;
+    struct dev *d;
+    const char *device;
+    char card[160];
+    double flop_rate[DTYPES], byte_rate; /* of a GPU, a nanosecond */
+    struct dev_marks *marks;
+    void *ahead; /* twice AHEAD_BYTES */
+    int32_t n_ahead;
+    const struct call *call;
     void *memory;
-    struct tensor t[ARGS_MAX];
+    int32_t n_copies;
+    struct tensor t[COPIES_MAX][CALL_ARGS_MAX];
 };
 
-/* run_NAME: the call, and the end of it. */
-#define RUN(name, call)                                                                            \
-    static err_t run_##name(void *self)                                                            \
-    {                                                                                              \
-        const struct rig *r = self;                                                                \
-        const struct tensor *t = r->t;                                                             \
-        struct dev *d = r->d;                                                                      \
-        const err_t e = call;                                                                      \
-        return e == OK ? dev_sync(d) : e;                                                          \
-    }
+/* --- tensors ---------------------------------------------------------------------------------- */
 
-/* A block's K and V into one layer's cache. ring: to their slots. roll: as a cache without slots
- * does it; what stays is cloned, moved up behind the sink, and the block comes behind it. */
-static err_t kv_ring(struct dev *d, const struct tensor *t)
+static size_t room_of(struct tensor t)
 {
-    err_t e = OK;
-    for (int i = 0; i < 2; i++) TRY(dev_copy(d, t[i].data, t[2 + i].data, tensor_bytes(t[2 + i])));
-out:
-    return e;
+    return (tensor_bytes(t) + 255) / 256 * 256;
 }
 
-static err_t kv_roll(struct dev *d, const struct tensor *t)
+static err_t fill(struct rig *r, struct tensor t, const void *kept, struct tensor key)
 {
     err_t e = OK;
-    const int32_t S = t[2].shape[0], stays = t[0].shape[0] - 2 * S; /* the sink is a block, too */
-    for (int i = 0; i < 2; i++) {
-        const struct tensor to = tensor_rows(t[i], S, stays), clone = tensor_rows(t[4], 0, stays);
-        TRY(dev_copy(d, clone.data, tensor_rows(t[i], 2 * S, stays).data, tensor_bytes(clone)));
-        TRY(dev_copy(d, to.data, clone.data, tensor_bytes(to)));
-        TRY(dev_copy(d, tensor_rows(t[i], S + stays, S).data, t[2 + i].data,
-                     tensor_bytes(t[2 + i])));
-    }
-out:
-    return e;
-}
-RUN(kv_ring, kv_ring(d, t))
-RUN(kv_roll, kv_roll(d, t))
-
-#define ROWS (r->conf->model.latent_rows / 2)
-#define COLS (r->conf->model.latent_cols / 2)
-RUN(linear, ops_linear(d, t[0], t[1], t[2], t[3]))
-RUN(linear_gelu, ops_linear_gelu(d, t[0], t[1], t[2], t[3]))
-RUN(linear_add, ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]))
-RUN(rms_norm, ops_rms_norm(d, t[0], t[1], t[2], EPS))
-RUN(layer_norm, ops_layer_norm(d, t[0], t[1], t[2], t[3], EPS))
-RUN(norm_modulate, ops_norm_modulate(d, t[0], t[1], t[2], t[3], EPS))
-RUN(l2_norm, ops_l2_norm(d, t[0], t[1], t[2], 1))
-RUN(silu, ops_silu(d, t[0], t[1]))
-RUN(add, ops_add(d, t[0], t[1], t[2]))
-RUN(gelu_mul, ops_gelu_mul(d, t[0], t[1], t[2]))
-RUN(embed, ops_embed(d, t[0], t[1], t[2]))
-RUN(attention, ops_attention(d, t[0], t[1], t[2], t[3], t[4], t[5], 0.088f))
-RUN(attention_t5, ops_attention_t5(d, t[0], t[1], t[2], t[3], t[4]))
-RUN(qkv_rope_cache, ops_qkv_rope_cache(d, t[0], t[1], t[2], TENSOR_NONE, t[3], t[4], t[5], t[6],
-                                       t[7], t[8], ROWS, COLS, EPS))
-RUN(rope_sink, ops_rope_sink(d, t[0], t[1], t[2], t[3], ROWS, COLS))
-RUN(patchify, ops_patchify(d, t[0], t[1]))
-RUN(unpatchify, ops_unpatchify(d, t[0], t[1]))
-RUN(flow_to_x0, ops_flow_to_x0(d, t[0], t[1], t[2], 0.9f))
-RUN(renoise, ops_renoise(d, t[0], t[1], t[2], 0.9f))
-RUN(randn, ops_randn(d, t[0], t[1], 0, 1))
-RUN(denorm, ops_denorm(d, t[0], t[1], t[2], t[3]))
-RUN(conv3d, ops_conv3d(d, t[0], t[1], t[2], t[3], t[4], t[5]))
-RUN(upsample_conv, ops_upsample_conv(d, t[0], t[1], t[2], t[3]))
-RUN(split_frames, ops_split_frames(d, t[0], t[1]))
-RUN(split3, ops_split3(d, t[0], t[1], t[2], t[3]))
-RUN(to_rgb8, ops_to_rgb8(d, t[0], t[1]))
-
-/* --- a row ------------------------------------------------------------------------------------ */
-
-static size_t room_of(const struct arg *a)
-{
-    if (a->rank == 0) return 0;
-    return (tensor_bytes(tensor_of(NULL, a->dtype, a->rank, a->shape)) + 255) / 256 * 256;
-}
-
-static err_t fill(struct rig *r, struct tensor t, int32_t first)
-{
-    err_t e = OK;
-    if (t.dtype == DTYPE_I32) {
-        for (int32_t i = 0; i < (int32_t)tensor_count(t); i++) {
-            const int32_t v = first + i;
-            TRY(dev_upload(r->d, (int32_t *)t.data + i, &v, sizeof v));
-        }
-    } else if (t.dtype == DTYPE_F32) {
-        const uint64_t key[2] = {1, (uint64_t)tensor_count(t)};
-        TRY(dev_upload(r->d, r->memory, key, sizeof key));
-        TRY(ops_randn(r->d, t, TENSOR(r->memory, DTYPE_U64, 2), 0, 1));
+    if (kept) {
+        TRY(dev_upload(r->d, t.data, kept, tensor_bytes(t)));
+    } else if (t.dtype == DTYPE_F32 || t.dtype == DTYPE_BF16 || t.dtype == DTYPE_F16) {
+        const uint64_t seed[2] = {1, (uint64_t)tensor_count(t)};
+        TRY(dev_upload(r->d, key.data, seed, sizeof seed));
+        TRY(ops_randn(r->d, t, key, 0, 1));
     }
     TRY(dev_sync(r->d));
 out:
     return e;
 }
 
-static err_t place(struct rig *r, const struct op *op)
+/* Random numbers, and the pass's integers; on a GPU as many copies as the cache cannot hold. */
+static err_t place(struct rig *r, const struct call *k)
 {
     err_t e = OK;
-    size_t n_bytes = 256; /* the first: a key to draw with */
-    for (int i = 0; i < ARGS_MAX; i++) n_bytes += room_of(&op->args[i]);
-    TRY(dev_alloc(r->d, n_bytes, &r->memory));
-    char *at = (char *)r->memory + 256;
-    for (int i = 0; i < ARGS_MAX; i++) {
-        const struct arg *a = &op->args[i];
-        r->t[i] = a->rank ? tensor_of(at, a->dtype, a->rank, a->shape) : TENSOR_NONE;
-        if (a->rank) TRY(fill(r, r->t[i], a->first));
-        at += room_of(a);
+    const size_t key_room = 256;
+    size_t n_bytes = 0;
+    for (int32_t i = 0; i < k->n_args; i++) n_bytes += room_of(k->t[i]);
+    const size_t n = dev_kind(r->d) == DEV_CPU ? 1 : ROTATED_BYTES / n_bytes + 2;
+    r->call = k;
+    r->n_copies = (int32_t)(n < COPIES_MAX ? n : COPIES_MAX);
+    TRY(dev_alloc(r->d, key_room + n_bytes * (size_t)r->n_copies, &r->memory));
+    char *at = (char *)r->memory + key_room;
+    for (int32_t c = 0; c < r->n_copies; c++) {
+        for (int32_t i = 0; i < k->n_args; i++) {
+            struct tensor *const t = &r->t[c][i];
+            *t = k->t[i];
+            if (t->rank == 0) continue;
+            t->data = at;
+            at += room_of(*t);
+            TRY(fill(r, *t, k->kept[i], TENSOR(r->memory, DTYPE_U64, 2)));
+        }
     }
 out:
     return e;
 }
 
-/* "72x256, 72x256, 256x256": as many as fit. */
-static void write_shape(char *out, size_t cap, const struct op *op)
+/* --- a row ------------------------------------------------------------------------------------ */
+
+static err_t run_copy(struct rig *r, int32_t i)
 {
-    size_t n = 0;
-    for (int i = 0; i < ARGS_MAX; i++) {
-        char one[48];
-        size_t k = 0;
-        for (int32_t j = 0; j < op->args[i].rank; j++)
-            k += (size_t)snprintf(one + k, sizeof one - k, "%s%d",
-                                  j   ? "x"
-                                  : n ? ", "
-                                      : "",
-                                  op->args[i].shape[j]);
-        if (k == 0) continue;
-        if (n + k + 5 > cap) {
-            snprintf(out + n, cap - n, " ..");
-            return;
-        }
-        memcpy(out + n, one, k + 1);
-        n += k;
-    }
+    return calls_run(r->call, r->d, r->t[i % r->n_copies], r->conf);
 }
 
-static err_t bench_op(struct bench *b, struct rig *r, const struct op *op)
+static err_t run_one(void *self)
+{
+    struct rig *r = self;
+    const err_t e = run_copy(r, 0);
+    return e == OK ? dev_sync(r->d) : e;
+}
+
+static err_t batch(struct rig *r, int32_t first, int64_t at_ns[BATCH + 1])
 {
     err_t e = OK;
-    struct bench_case c = {.name = op->name,
-                           .threads = dev_threads(r->d),
-                           .is_cold = op->flops == 0,
-                           .flops = op->flops,
-                           .run = op->run,
+    char *const ahead = r->ahead;
+    for (int32_t i = 0; i < r->n_ahead; i++)
+        TRY(dev_copy(r->d, ahead, ahead + AHEAD_BYTES, AHEAD_BYTES));
+    for (int32_t i = 0; i <= BATCH; i++) {
+        TRY(dev_mark(r->d, r->marks, i));
+        if (i < BATCH) TRY(run_copy(r, first + i));
+    }
+    TRY(dev_sync(r->d));
+    TRY(dev_marks_read(r->d, r->marks, BATCH + 1, at_ns));
+out:
+    return e;
+}
+
+static err_t time_on_gpu(struct rig *r, const struct bench_case *c)
+{
+    err_t e = OK;
+    int64_t at_ns[BATCH + 1], took_ns[BATCHES * BATCH];
+    int32_t n = 0;
+    for (int32_t i = 0; i < WARM_UPS; i++) TRY(run_copy(r, i));
+    for (int32_t k = 0; k < BATCHES; k++) {
+        TRY(batch(r, k * BATCH, at_ns));
+        for (int32_t i = 1; i < BATCH; i++) took_ns[n++] = at_ns[i + 1] - at_ns[i];
+        if (took_ns[0] > LONG_NS) break;
+    }
+    TRY(bench_report(r->b, c, took_ns, n));
+out:
+    return e;
+}
+
+/* "bf16 4680x1536", or null. */
+static size_t write_tensor(struct tensor t, char *out, size_t cap)
+{
+    size_t n = 0;
+    if (t.rank == 0) return (size_t)snprintf(out, cap, "null");
+    n += (size_t)snprintf(out, cap, "\"%s ", dtype_name(t.dtype));
+    for (int32_t i = 0; i < t.rank && n < cap; i++)
+        n += (size_t)snprintf(out + n, cap - n, "%s%d", i ? "x" : "", t.shape[i]);
+    return n < cap ? n + (size_t)snprintf(out + n, cap - n, "\"") : n;
+}
+
+/* The tensors as a stranger needs them to do the same: bench/yardstick.py. */
+static void write_more(const struct rig *r, const struct call *k, char *out, size_t cap)
+{
+    size_t n = (size_t)snprintf(out, cap,
+                                ", \"card\": \"%s\", \"stage\": \"%s\", \"op\": \"%s\", "
+                                "\"tensors\": [",
+                                r->card, k->stage, k->op);
+    for (int32_t i = 0; i < k->n_args && n < cap; i++) {
+        if (i) n += (size_t)snprintf(out + n, cap - n, ", ");
+        if (n < cap) n += write_tensor(k->t[i], out + n, cap - n);
+    }
+    MUST(n + 2 < cap);
+    snprintf(out + n, cap - n, "]");
+}
+
+static err_t bench_call(struct rig *r, const struct call *k)
+{
+    err_t e = OK;
+    const bool is_gpu = dev_kind(r->d) != DEV_CPU;
+    char name[40], more[640];
+    struct bench_case c = {.name = name,
+                           .device = is_gpu ? r->device : NULL,
+                           .threads = is_gpu ? 1 : dev_threads(r->d),
+                           .is_cold = is_gpu || k->flops == 0,
+                           .flops = k->flops,
+                           .bytes = k->bytes,
+                           .flop_rate = r->flop_rate[k->t[1].dtype] * 1e3,
+                           .byte_rate = r->byte_rate * 1e3,
+                           .more = more,
+                           .run = run_one,
                            .self = r};
-    TRY(place(r, op));
-    c.bytes = op->bytes;
-    for (int i = 0; i < ARGS_MAX && op->bytes == 0; i++)
-        if (r->t[i].rank) c.bytes += (double)tensor_bytes(r->t[i]);
-    write_shape(c.shape, SHAPE_MAX, op);
-    TRY(bench_run(b, &c));
+    snprintf(name, sizeof name, "%s.%s", k->stage, k->op);
+    calls_text(k, c.shape, sizeof c.shape);
+    write_more(r, k, more, sizeof more);
+    TRY(place(r, k));
+    if (is_gpu) TRY(time_on_gpu(r, &c));
+    else TRY(bench_run(r->b, &c));
 out:
     dev_free(r->d, &r->memory);
     return e;
 }
 
-static err_t bench_ops(struct bench *b, struct rig *r, const struct op *ops, size_t n)
+/* --- the device ------------------------------------------------------------------------------- */
+
+/* Its ceilings, for the types that there are products of; and how much work a batch is queued
+ * behind. */
+static err_t measure_gpu(struct rig *r, const struct calls *c)
 {
     err_t e = OK;
-    for (size_t i = 0; i < n; i++) TRY(bench_op(b, r, &ops[i]));
+    struct dev_info info;
+    bool is_wanted[DTYPES] = {false};
+    TRY(dev_info(r->d, &info));
+    snprintf(r->card, sizeof r->card, "%s", info.text);
+    for (int32_t i = 0; i < c->n; i++)
+        if (c->call[i].flops > 0) is_wanted[c->call[i].t[1].dtype] = true;
+    for (int i = 0; i < RATE_ROUNDS; i++) {
+        for (enum dtype t = 0; t < DTYPES; t++)
+            if (is_wanted[t]) TRY(rates_product(r->d, t, &r->flop_rate[t]));
+        TRY(rates_memory(r->d, &r->byte_rate));
+    }
+    printf("# %s, %s\n", r->device, r->card);
+    for (enum dtype t = 0; t < DTYPES; t++)
+        if (is_wanted[t])
+            printf("# %s: %.4g TFLOP/s (product, %s)\n", r->device, r->flop_rate[t] / 1e3,
+                   dtype_name(t));
+    printf("# %s: %.4g GB/s (copy)\n", r->device, r->byte_rate);
+    const double copy_ns = 2.0 * (double)AHEAD_BYTES / r->byte_rate;
+    r->n_ahead = (int32_t)(AHEAD_NS / copy_ns) + 1;
+    TRY(dev_marks_open(r->d, &r->marks, BATCH + 1));
+    TRY(dev_alloc(r->d, 2 * AHEAD_BYTES, &r->ahead));
 out:
     return e;
 }
-#define BENCH_OPS(ops) bench_ops(b, r, (ops), sizeof(ops) / sizeof *(ops))
 
-/* --- the rows --------------------------------------------------------------------------------- */
-
-/* A block of three frames that looks at a full window. */
-static err_t bench_dit(struct bench *b, struct rig *r)
-{
-    const struct conf *c = r->conf;
-    const int32_t B = c->dit.block, T = conf_frame_tokens(c), S = B * T, M = c->dit.window * T;
-    const int32_t C = c->dit.dim, N = c->dit.heads, D = C / N, H = c->dit.ffn_dim;
-    const int32_t ps = D / 6, pt = D / 2 - 2 * ps, K = c->text.text_len, P = c->dit.sink * T;
-    const int32_t G = ROWS > COLS ? ROWS : COLS;
-    const double s = S, m = M;
-    const struct op ops[] = {
-        {"linear", run_linear, 2 * s * C * 3 * C, 0, {F(S, 3 * C), F(S, C), F(3 * C, C), F(3 * C)}},
-        {"linear_gelu", run_linear_gelu, 2 * s * C * H, 0, {F(S, H), F(S, C), F(H, C), F(H)}},
-        {"linear_add", run_linear_add, 2 * s * C * H, 0, {F(S, C), F(S, H), F(C, H), F(C), F(C)}},
-        {"rms_norm", run_rms_norm, 0, 0, {F(S, C), F(S, C), F(C)}},
-        {"layer_norm", run_layer_norm, 0, 0, {F(S, C), F(S, C), F(C), F(C)}},
-        {"norm_modulate", run_norm_modulate, 0, 0, {F(S, C), F(S, C), F(C), F(C)}},
-        {"silu", run_silu, 0, 0, {F(1, C), F(1, C)}},
-        {"add", run_add, 0, 0, {F(6 * C), F(6 * C), F(6 * C)}},
-        {"attention",
-         run_attention,
-         4 * s * m * C,
-         0,
-         {F(S, N, D), F(S, N, D), F(M, N, D), F(M, N, D), I(M, 1)}},
-        {"attention",
-         run_attention,
-         4 * s * K * C,
-         0,
-         {F(S, N, D), F(S, N, D), F(K, N, D), F(K, N, D), I(K, 1), F(1)}},
-        {"qkv_rope_cache",
-         run_qkv_rope_cache,
-         0,
-         6 * s * C * 4,
-         {F(S, N, D), F(M, N, D), F(M, N, D), F(S, 3 * C), F(C), F(C), I(c->dit.sink, B),
-          F(B, pt, 2), F(G, ps, 2)}},
-        {"kv.ring", run_kv_ring, 0, 4 * s * C * 4, {F(M, C), F(M, C), F(S, C), F(S, C)}},
-        {"kv.roll", run_kv_roll, 0, 4 * s * C * 4, {F(M, C), F(M, C), F(S, C), F(S, C), F(M, C)}},
-        {"rope_sink",
-         run_rope_sink,
-         0,
-         2.0 * P * C * 4,
-         {F(M, N, D), F(P, N, D), F(c->dit.sink, pt, 2), F(G, ps, 2)}},
-    };
-    return BENCH_OPS(ops);
-}
-
-static err_t bench_latents(struct bench *b, struct rig *r)
-{
-    const struct conf *c = r->conf;
-    const int32_t B = c->dit.block, Z = c->model.latent_channels, Y = c->model.latent_rows;
-    const int32_t X = c->model.latent_cols, S = B * conf_frame_tokens(c);
-    const struct op ops[] = {
-        {"patchify", run_patchify, 0, 0, {F(S, 4 * Z), F(B, Z, Y, X)}},
-        {"unpatchify", run_unpatchify, 0, 0, {F(B, Z, Y, X), F(S, 4 * Z)}},
-        {"flow_to_x0", run_flow_to_x0, 0, 0, {F(B, Z, Y, X), F(B, Z, Y, X), F(B, Z, Y, X)}},
-        {"renoise", run_renoise, 0, 0, {F(B, Z, Y, X), F(B, Z, Y, X), F(B, Z, Y, X)}},
-        {"randn", run_randn, 0, 0, {F(B, Z, Y, X), KEY}},
-        {"denorm", run_denorm, 0, 0, {F(Y, X, Z), F(Z, Y, X), F(Z), F(Z)}},
-    };
-    return BENCH_OPS(ops);
-}
-
-/* A prompt of 32 tokens. */
-static err_t bench_text(struct bench *b, struct rig *r)
-{
-    const struct conf *c = r->conf;
-    const int32_t S = 32, E = c->text.dim, H = c->text.ffn_dim, N = c->text.heads;
-    const int32_t D = c->text.head_dim;
-    const struct op ops[] = {
-        {"embed", run_embed, 0, 2.0 * S * E * 4, {F(S, E), F(c->text.vocab, E), I(0, S)}},
-        {"attention_t5",
-         run_attention_t5,
-         4.0 * S * S * N * D,
-         0,
-         {F(S, N, D), F(S, N, D), F(S, N, D), F(S, N, D), F(32, N)}},
-        {"gelu_mul", run_gelu_mul, 0, 0, {F(S, H), F(S, H), F(S, H)}},
-    };
-    return BENCH_OPS(ops);
-}
-
-/* The widest and the largest layer of the decoder, and what stands between. */
-static err_t bench_vae(struct bench *b, struct rig *r)
-{
-    const struct conf *c = r->conf;
-    const int32_t Y = c->model.latent_rows, X = c->model.latent_cols, d = c->vae.base_dim;
-    const int32_t W = 4 * d, Yp = 8 * Y, Xp = 8 * X;
-    const double p = (double)Y * X, P = (double)Yp * Xp;
-    const struct op ops[] = {
-        {"conv3d",
-         run_conv3d,
-         2 * p * 27 * W * W,
-         0,
-         {F(1, Y, X, W), F(1, Y, X, W), F(2, Y, X, W), F(W, 3, 3, 3, W), F(W), F(1, Y, X, W)}},
-        {"conv3d",
-         run_conv3d,
-         2 * 4 * P * 27 * d * d,
-         0,
-         {F(4, Yp, Xp, d), F(4, Yp, Xp, d), F(2, Yp, Xp, d), F(d, 3, 3, 3, d), F(d),
-          F(4, Yp, Xp, d)}},
-        {"conv3d",
-         run_conv3d,
-         2 * 4 * P * 27 * d * 3,
-         0,
-         {F(4, Yp, Xp, 3), F(4, Yp, Xp, d), F(2, Yp, Xp, d), F(3, 3, 3, 3, d), F(3), ABSENT}},
-        {"upsample_conv",
-         run_upsample_conv,
-         2 * 4 * P * 9 * 2 * d * d,
-         0,
-         {F(4, Yp, Xp, d), F(4, Yp / 2, Xp / 2, 2 * d), F(d, 1, 3, 3, 2 * d), F(d)}},
-        {"l2_norm", run_l2_norm, 0, 0, {F(4, Yp, Xp, d), F(4, Yp, Xp, d), F(d)}},
-        {"split_frames",
-         run_split_frames,
-         0,
-         0,
-         {F(2, 2 * Y, 2 * X, W), F(1, 2 * Y, 2 * X, 2 * W)}},
-        {"split3", run_split3, 0, 0, {F(Y * X, W), F(Y * X, W), F(Y * X, W), F(Y * X, 3 * W)}},
-        {"to_rgb8", run_to_rgb8, 0, 0, {U8(4, Yp, Xp, 3), F(4, Yp, Xp, 3)}},
-    };
-    return BENCH_OPS(ops);
-}
-
-static err_t bench_all(struct bench *b, const struct conf *conf, int32_t threads)
+static err_t bench_all(struct bench *b, const struct conf *conf, const char *device,
+                       const struct calls *c, int32_t threads)
 {
     err_t e = OK;
-    struct rig r = {.conf = conf};
-    TRY(dev_open(&r.d, "cpu", threads));
+    struct rig r = {.b = b, .conf = conf, .device = device, .card = "cpu"};
+    TRY(dev_open(&r.d, device, threads));
     TRY(ops_open(r.d));
-    TRY(bench_dit(b, &r));
-    TRY(bench_latents(b, &r));
-    TRY(bench_text(b, &r));
-    TRY(bench_vae(b, &r));
+    if (dev_kind(r.d) != DEV_CPU) TRY(measure_gpu(&r, c));
+    for (int32_t i = 0; i < c->n; i++) TRY(bench_call(&r, &c->call[i]));
 out:
-    if (r.d) ops_close(r.d);
+    if (r.d) {
+        dev_marks_close(r.d, &r.marks);
+        dev_free(r.d, &r.ahead);
+        ops_close(r.d);
+    }
     dev_close(&r.d);
     return e;
 }
@@ -363,12 +252,24 @@ int main(int argc, char **argv)
     err_t e = OK;
     struct bench *b = NULL;
     struct conf conf;
-    (void)argc;
+    struct calls *calls = calloc(1, sizeof *calls);
+    const char *const file = argc > 1 ? argv[1] : "configs/demo.ini";
+    const char *const device = argc > 1 ? argv[2] : "cpu";
+    const bool is_cpu = device && strcmp(device, "cpu") == 0;
+    if (!calls) return bench_exit(FAIL(ERR_NOMEM, "calls"));
+    if (argc == 2) {
+        e = FAIL(ERR_USAGE, "usage: bench-ops [CONFIG DEVICE [KEY=VALUE ...]]");
+        goto out;
+    }
+    TRY(conf_load(&conf, file, (const char *const *)argv + 3, argc > 3 ? argc - 3 : 0));
+    TRY(dev_check(device));
     TRY(bench_open(&b, argv));
-    TRY(conf_load(&conf, "configs/demo.ini", NULL, 0));
-    for (int32_t threads = 1; threads <= BENCH_THREADS_MAX; threads++)
-        TRY(bench_all(b, &conf, threads));
+    TRY(calls_collect(calls, &conf, device));
+    for (int32_t threads = 1; threads <= (is_cpu ? BENCH_THREADS_MAX : 1); threads++)
+        TRY(bench_all(b, &conf, device, calls, threads));
 out:
+    calls_drop(calls);
+    free(calls);
     bench_close(&b);
     return bench_exit(e);
 }

@@ -99,4 +99,11 @@ void parts_shape(const char *op, const struct tensor *t, char *out, size_t cap)
     out[0] = '\0';
     for (int32_t i = 0; i < n && at < cap; i++)
         at += (size_t)snprintf(out + at, cap - at, "%s%d", i ? "x" : "", d[i]);
+    if (at >= cap || n != 4) return;
+    const struct tensor *const w = is(op, "conv3d")          ? &t[3]
+                                   : is(op, "upsample_conv") ? &t[2]
+                                                             : NULL;
+    if (w && w->shape[1] > 1)
+        snprintf(out + at, cap - at, "x%d k%dx%d", w->shape[4], w->shape[1], w->shape[2]);
+    else if (w) snprintf(out + at, cap - at, "x%d k%d", w->shape[4], w->shape[2]);
 }

@@ -29,8 +29,9 @@ double parts_flops(const char *op, const struct tensor *t);
  * about. */
 double parts_bytes(const char *op, const struct tensor *t, size_t n);
 
-/* What tells calls of one op apart: "S x O x I" of a product, "S x M x N x D" of attention, else
- * the shape of what it makes. */
+/* What tells calls of one op apart: "S x O x I" of a product, "S x M x N x D" of attention,
+ * "T x Y x X x O x C k3" of a convolution and "k3x3" of one that sees three frames, else the shape
+ * of what it makes. */
 void parts_shape(const char *op, const struct tensor *t, char *out, size_t cap);
 
 #endif

@@ -13,6 +13,13 @@ size_t dtype_bytes(enum dtype t)
     return bytes[t];
 }
 
+const char *dtype_name(enum dtype t)
+{
+    static const char *const name[DTYPES] = {"f32", "bf16", "f16", "i32", "u64", "u8"};
+    MUST(t < DTYPES);
+    return name[t];
+}
+
 struct tensor tensor_of(void *data, enum dtype dtype, int32_t rank, const int32_t *shape)
 {
     struct tensor t = {.data = data, .dtype = dtype, .rank = rank};

@@ -24,6 +24,7 @@ struct tensor {
 };
 
 size_t dtype_bytes(enum dtype t);
+const char *dtype_name(enum dtype t); /* "f32", "bf16" ...; lives for ever */
 
 /* A view of data with the given shape; rank 1 to TENSOR_RANK_MAX, every dimension >= 0. */
 struct tensor tensor_of(void *data, enum dtype t, int32_t rank, const int32_t *shape);

@@ -91,13 +91,12 @@ static int64_t dim(const struct sig *g, char letter)
 
 static const char *shape_text(struct tensor t, char *text, size_t bytes)
 {
-    static const char *const name[DTYPES] = {"f32", "bf16", "f16", "i32", "u64", "u8"};
     size_t n = 0;
     if (!t.data || t.rank < 1) return "absent";
     text[0] = '\0';
     for (int32_t i = 0; i < t.rank && n < bytes; i++)
         n += (size_t)snprintf(text + n, bytes - n, "%c%d", i ? ',' : '[', t.shape[i]);
-    if (n < bytes) snprintf(text + n, bytes - n, "] %s", t.dtype < DTYPES ? name[t.dtype] : "?");
+    if (n < bytes) snprintf(text + n, bytes - n, "] %s", t.dtype < DTYPES ? dtype_name(t.dtype) : "?");
     return text;
 }
 

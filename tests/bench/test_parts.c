@@ -132,6 +132,13 @@ static void test_bytes_and_shapes(void **state)
     parts_shape("attention", attention, shape, sizeof shape);
     assert_string_equal(shape, "6x60x2x4");
     assert_true(parts_flops("attention", attention) == 4 * 48 * 60);
+    const struct tensor conv[] = {TENSOR(x, DTYPE_F32, 2, 4, 6, 5), TENSOR_NONE, TENSOR_NONE,
+                                  TENSOR(x, DTYPE_F32, 5, 3, 1, 1, 7)};
+    parts_shape("conv3d", conv, shape, sizeof shape);
+    assert_string_equal(shape, "2x4x6x5x7 k3x1");
+    const struct tensor up[] = {conv[0], TENSOR_NONE, TENSOR(x, DTYPE_F32, 5, 1, 3, 3, 7)};
+    parts_shape("upsample_conv", up, shape, sizeof shape);
+    assert_string_equal(shape, "2x4x6x5x7 k3");
     parts_shape("attention", attention, shape, 4); /* cut, and ended */
     assert_string_equal(shape, "6x6");
 }

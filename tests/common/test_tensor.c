@@ -6,9 +6,11 @@ static void test_bytes_of_types(void **state)
 {
     (void)state;
     static const size_t bytes[DTYPES] = {4, 2, 2, 4, 8, 1};
+    static const char *const names[DTYPES] = {"f32", "bf16", "f16", "i32", "u64", "u8"};
     for (enum dtype t = 0; t < DTYPES; t++) {
         assert_int_equal(dtype_bytes(t), bytes[t]);
         assert_int_equal(tensor_bytes(TENSOR(NULL, t, 3, 5)), 15 * bytes[t]);
+        assert_string_equal(dtype_name(t), names[t]);
     }
 }
 
