@@ -154,13 +154,16 @@ static size_t write_tensor(struct tensor t, char *out, size_t cap)
     return n < cap ? n + (size_t)snprintf(out + n, cap - n, "\"") : n;
 }
 
-/* The tensors as a stranger needs them to do the same: bench/yardstick.py. */
+/* The ceilings (0 on the CPU, where the bench has its own, or where there is no product), and the
+ * tensors as a stranger needs them to do the same: bench/yardstick.py. */
 static void write_more(const struct rig *r, const struct call *k, char *out, size_t cap)
 {
-    size_t n = (size_t)snprintf(out, cap,
-                                ", \"card\": \"%s\", \"stage\": \"%s\", \"op\": \"%s\", "
-                                "\"tensors\": [",
-                                r->card, k->stage, k->op);
+    size_t n =
+        (size_t)snprintf(out, cap,
+                         ", \"card\": \"%s\", \"ceiling_tflops\": %.4g, "
+                         "\"ceiling_gbs\": %.4g, \"stage\": \"%s\", \"op\": \"%s\", "
+                         "\"tensors\": [",
+                         r->card, r->flop_rate[k->t[1].dtype] / 1e3, r->byte_rate, k->stage, k->op);
     for (int32_t i = 0; i < k->n_args && n < cap; i++) {
         if (i) n += (size_t)snprintf(out + n, cap - n, ", ");
         if (n < cap) n += write_tensor(k->t[i], out + n, cap - n);

@@ -23,7 +23,7 @@ def newest():
         for line in f:
             r = json.loads(line)
             rows = commands.setdefault(r["command"], {})
-            key = (r["name"], r["shape"], r["threads"], r["cache"])
+            key = (r["name"], r["shape"], r["device"], r["threads"], r["cache"])
             rows.pop(key, None)
             rows[key] = r
     return commands
@@ -37,7 +37,8 @@ def table(rows):
         if r["floor_us"]:
             floor = digits(r["floor_us"])
             share = "%d %%" % round(100 * r["floor_us"] / r["median_us"])
-        cells = [r["name"], r["shape"], r["threads"], r["cache"], r["n"]]
+        on = r["threads"] if r["device"] == "cpu" else r["device"]
+        cells = [r["name"], r["shape"], on, r["cache"], r["n"]]
         cells += [digits(r[k]) for k in ("median_us", "p95_us", "p99_us", "max_us")]
         out.append("| " + " | ".join(str(c) for c in cells + [floor, share]) + " |")
     return out

@@ -96,7 +96,8 @@ static const char *shape_text(struct tensor t, char *text, size_t bytes)
     text[0] = '\0';
     for (int32_t i = 0; i < t.rank && n < bytes; i++)
         n += (size_t)snprintf(text + n, bytes - n, "%c%d", i ? ',' : '[', t.shape[i]);
-    if (n < bytes) snprintf(text + n, bytes - n, "] %s", t.dtype < DTYPES ? dtype_name(t.dtype) : "?");
+    if (n < bytes)
+        snprintf(text + n, bytes - n, "] %s", t.dtype < DTYPES ? dtype_name(t.dtype) : "?");
     return text;
 }
 

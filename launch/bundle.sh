@@ -29,7 +29,7 @@ strip $(programs) "$to"/lib/*.so*
 cp -r configs docs README.md LICENSE "$to"
 cp launch/demo.sh "$to/launch"
 cp launch/test-gpu.sh "$to/bin/test-gpu"
-cp bench/run.sh bench/table.py bench/longlive_checkout.py "$to/bench"
+cp bench/run.sh bench/table.py bench/longlive_checkout.py bench/yardstick.py "$to/bench"
 tar -c --exclude=__pycache__ bench/gpu tests/e2e tests/golden tests/fuzz/corpus \
     tests/sim/seeds.txt | tar -x -C "$to"
 ln -s . "$to/build" # scripts and tests look for build/bin and build/lib

@@ -88,4 +88,9 @@ bench seed.fresh 100 --protocol seed --phase fresh.steady-state --merge -c "$one
 for stage in dit vae text; do
     bench "stage.$stage" 40 --stage $stage --merge -c "$one"
 done
+section ops 60 env BENCH_JSON="$out/ops.jsonl" bin/bench-ops "$one" "$DEVICE"
+lines ops '^(# |bench|dit|kv)'
+section yardstick 60 python3 bench/yardstick.py --device "$DEVICE" --seconds 40 "$out/ops.jsonl" \
+    "$out/yardstick.json"
+lines yardstick '^(op |dit|vae.*(conv|attention)|# |yardstick)'
 python3 bench/gpu/figures.py "$out"/{stream,paper,seed}.json | tell

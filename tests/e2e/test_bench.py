@@ -273,6 +273,56 @@ def test_bench_stages(tmp):
         stage("vae", "--set", "place.vae=cuda:0", status=69, pattern="GPU")
 
 
+def bench_ops(rows, *args):
+    """bench-ops on a GPU that is not there; its lines."""
+    with fake_gpus("gpus=1"), environment(BENCH_JSON=rows):
+        r = subprocess.run([os.path.join(harness.FAKE_BIN, "bench-ops")] + list(args), cwd=ROOT,
+                           capture_output=True, text=True, timeout=100)
+    check(r.returncode == 0, r.stderr)
+    with open(rows) as f:
+        return [json.loads(line) for line in f]
+
+
+def yardstick(*args):
+    """By Debian's own Python, which finds Debian's PyTorch, whatever else is in PATH."""
+    return subprocess.run(["/usr/bin/python3", os.path.join(ROOT, "bench", "yardstick.py")] +
+                          list(args), capture_output=True, text=True, timeout=100)
+
+
+def test_bench_ops(tmp):
+    """Each kind of call once, its floor from the ceilings, and torch beside it on the CPU."""
+    path, out = os.path.join(tmp, "ops.jsonl"), os.path.join(tmp, "yardstick.json")
+    lines = bench_ops(path, "configs/nano.ini", "cuda:0", "model.precision=fp32")
+    rows = {(x["name"], x["shape"]): x for x in lines}
+    check(len(rows) == len(lines) > 60, len(rows), "names of", len(lines), "rows")
+    for x in lines:
+        by_flops = x["flops"] / x["ceiling_tflops"] / 1e6 if x["flops"] else 0
+        floor = max(by_flops, x["bytes"] / x["ceiling_gbs"] / 1e3)
+        check(abs(x["floor_us"] - floor) < 1e-3 * floor + 1e-3, x["floor_us"], "not", floor, x)
+        check(x["device"] == "cuda:0" and x["card"].startswith("Fake GPU"), x)
+        check(0 < x["min_us"] <= x["median_us"] <= x["max_us"] and x["n"] in (23, 69), x)
+    x = rows["dit.attention", "18x72x2x24 f32"]
+    check(x["flops"] == 4 * 18 * 72 * 48 and x["bytes"] == 4 * 48 * (2 * 18 + 2 * 72), x)
+    check(x["tensors"] == 2 * ["f32 18x2x24"] + 2 * ["f32 72x2x24"] + [None, None], x)
+    r = yardstick(path, out)
+    if "has no torch" in r.stderr:
+        raise Skip("Debian's torch is not installed")
+    check(r.returncode == 1 and "sees no GPU" in r.stderr and r.stderr.count("\n") == 1, r.stderr)
+    r = yardstick(path, out, "--device", "cpu")
+    check(r.returncode == 0 and not r.stderr, r.stderr)
+    with open(out) as f:
+        beside = json.load(f)["rows"]
+    check([(x["name"], x["shape"]) for x in beside] == list(rows), "other rows")
+    for x in beside:
+        op, whole = x["name"].split(".")[1], [v for v in x["torch"].values() if v["is_whole"]]
+        if op in ("linear", "linear_gelu", "linear_add", "attention", "attention_t5", "conv3d",
+                  "upsample_conv"):
+            check(any(v.get("median_us", 0) > 0 for v in whole), x)
+        check(not [v for v in x["torch"].values() if "absent" in v], x)
+    r = yardstick(path, out, "--device", "cpu", "--seconds", "0")
+    check("rows left out" in r.stdout and "; 0 rows" not in r.stdout, r.stdout[-200:])
+
+
 def test_bench_on_gpus(tmp):
     """The same on GPUs, which are not there: what is on them is counted by stage."""
     places = ["--set", "model.precision=fp32"]
@@ -381,4 +431,4 @@ def test_trace_file(tmp):
 
 TESTS = [test_bench_refuses, test_bench_interrupted, test_trace_file]
 FULL = [test_bench_seed, test_bench_phases_merge, test_bench_paper, test_bench_on_gpus,
-        test_bench_stream, test_bench_by_turns, test_bench_stages]
+        test_bench_stream, test_bench_by_turns, test_bench_stages, test_bench_ops]
