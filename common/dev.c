@@ -1,9 +1,11 @@
 /* dev.c - see dev.h. */
 #include "common/dev.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/dev_impl.h"
 
 enum { THREADS_MAX = 256, INDEX_MAX = 63 };
@@ -56,6 +58,7 @@ err_t dev_open(struct dev **out, const char *name, int32_t n_threads)
     err_t e = OK;
     enum dev_kind kind = DEV_CPU;
     int32_t index = 0;
+    const int64_t began_ns = now_ns();
 
     TRY(find(name, &kind, &index));
     if (n_threads < 1 || n_threads > THREADS_MAX)
@@ -67,6 +70,7 @@ err_t dev_open(struct dev **out, const char *name, int32_t n_threads)
     d->index = index;
     d->n_threads = n_threads;
     d->fail_at = -1;
+    if (kind != DEV_CPU) dev_took(d, "driver", began_ns);
     if (d->ops->open) e = d->ops->open(d);
     if (e != OK) {
         free(d);
@@ -90,6 +94,25 @@ err_t dev_info(struct dev *d, struct dev_info *out)
 {
     *out = (struct dev_info){.text = "cpu"};
     return d->ops->info ? d->ops->info(d, out) : OK;
+}
+
+void dev_took(struct dev *d, const char *name, int64_t began_ns)
+{
+    for (int32_t i = 0; i < DEV_TOOK_MAX; i++) {
+        if (d->took[i].name && strcmp(d->took[i].name, name) != 0) continue;
+        d->took[i].name = name;
+        d->took[i].ns += now_ns() - began_ns;
+        return;
+    }
+}
+
+void dev_took_text(const struct dev *d, char *text, size_t bytes)
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (int32_t i = 0; i < DEV_TOOK_MAX && d->took[i].name && n < bytes; i++)
+        n += (size_t)snprintf(text + n, bytes - n, " %s_ms=%.1f", d->took[i].name,
+                              (double)d->took[i].ns / NS_PER_MS);
 }
 
 enum dev_kind dev_kind(const struct dev *d)

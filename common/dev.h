@@ -44,6 +44,11 @@ struct dev_info {
 };
 MUST_USE err_t dev_info(struct dev *d, struct dev_info *out);
 
+/* For the log of a start: what has begun at began_ns and ends now is counted under a name, a
+ * literal; dev_took_text says " NAME_ms=T" for each, "" for none. */
+void dev_took(struct dev *d, const char *name, int64_t began_ns);
+void dev_took_text(const struct dev *d, char *text, size_t bytes);
+
 enum dev_kind dev_kind(const struct dev *d);
 int32_t dev_threads(const struct dev *d);
 

@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "common/clock.h"
 #include "common/dev_cuda.h"
 #include "common/dev_impl.h"
 
@@ -125,11 +126,17 @@ static err_t gpu_open(struct dev *d)
     struct gpu *g = calloc(1, sizeof *g);
     if (!g) return FAIL(ERR_NOMEM, "cuda:%d", d->index);
     d->self = g;
+    int64_t began_ns = now_ns();
     CALL(cudaSetDevice(d->index), "CUDA device");
+    dev_took(d, "context", began_ns);
+    began_ns = now_ns();
     CALL(cudaGetDeviceProperties(&prop, d->index), "CUDA device");
+    dev_took(d, "properties", began_ns);
     g->uuid = prop.uuid;
     snprintf(g->name, sizeof g->name, "%.99s", prop.name);
+    began_ns = now_ns();
     CALL(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "CUDA stream");
+    dev_took(d, "stream", began_ns);
 out:
     if (e != OK) gpu_close(d);
     return e;
@@ -151,10 +158,12 @@ out:
     return e;
 }
 
-static err_t gpu_malloc(const struct dev *d, size_t bytes, void **out)
+/* The zeros are there for all that this device is told to do later. */
+static err_t gpu_malloc(struct dev *d, size_t bytes, void **out)
 {
     err_t e = OK;
     void *p = NULL;
+    const int64_t began_ns = now_ns();
     const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
     cudaError_t ce = cudaErrorMemoryAllocation;
     CALL(cudaSetDevice(d->index), "CUDA device");
@@ -171,7 +180,7 @@ static err_t gpu_malloc(const struct dev *d, size_t bytes, void **out)
     }
     CALL(ce, "cudaMalloc");
     CALL(cudaMemsetAsync(p, 0, bytes, gpu_of(d)->stream), "cudaMemset");
-    CALL(cudaStreamSynchronize(gpu_of(d)->stream), "cudaMemset");
+    dev_took(d, "alloc", began_ns);
     *out = p;
     p = NULL;
 out:
@@ -272,6 +281,7 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
     cudaGraph_t graph = NULL;
     struct dev_graph *g = calloc(1, sizeof *g);
     if (!g) return FAIL(ERR_NOMEM, "graph");
+    int64_t began_ns = now_ns();
     CALL(cudaStreamBeginCapture(gpu_of(d)->stream, cudaStreamCaptureModeRelaxed), "capture");
     e = work(self);
     const cudaError_t ce = cudaStreamEndCapture(gpu_of(d)->stream, &graph);
@@ -280,8 +290,13 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
         goto out;
     }
     CALL(ce, "capture");
+    dev_took(d, "capture", began_ns);
+    began_ns = now_ns();
     CALL(cudaGraphInstantiate(&g->exec, graph, 0), "graph");
+    dev_took(d, "instantiate", began_ns);
+    began_ns = now_ns();
     CALL(cudaGraphUpload(g->exec, gpu_of(d)->stream), "graph");
+    dev_took(d, "upload", began_ns);
     *out = g;
     g = NULL;
 out:
@@ -425,6 +440,7 @@ static err_t gpu_share_map(struct dev *d, const struct dev_share *s, void **out)
     cudaIpcMemHandle_t handle;
     unsigned char nonce[NONCE_BYTES];
     void *base = NULL;
+    int64_t began_ns = now_ns();
     memcpy(&handle, s->handle, sizeof handle);
     CALL(cudaSetDevice(d->index),
          "CUDA device"); /* the opener's own, or a second context is made */
@@ -440,8 +456,11 @@ static err_t gpu_share_map(struct dev *d, const struct dev_share *s, void **out)
                     cudaGetErrorString(ce));
     }
     CALL(ce, "cudaIpcOpenMemHandle");
+    dev_took(d, "map", began_ns);
+    began_ns = now_ns();
     TRY(gpu_download(d, nonce, nonce_at(base, s->n_bytes), sizeof nonce));
     TRY(gpu_sync(d));
+    dev_took(d, "nonce", began_ns);
     if (memcmp(nonce, s->nonce, sizeof nonce) != 0) {
         e = FAIL(ERR_NONE, "%s: the handle opens other memory", s->path);
         goto out;

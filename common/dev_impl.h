@@ -39,6 +39,9 @@ struct dev_ops {
     err_t (*check_peer)(struct dev *d, int32_t index); /* NULL: not a GPU */
 };
 
+/* Names of dev_took; more are not counted. */
+enum { DEV_TOOK_MAX = 16 };
+
 struct dev {
     const struct dev_ops *ops;
     void *self; /* the backend's own */
@@ -51,6 +54,10 @@ struct dev {
     size_t live_bytes;
     int64_t n_live;
     uint64_t n_allocs_sealed;
+    struct {
+        const char *name;
+        int64_t ns;
+    } took[DEV_TOOK_MAX]; /* up to the first without a name */
 };
 
 extern const struct dev_ops dev_ops_cpu;

@@ -193,12 +193,14 @@ out:
 static err_t say_ready(struct stage *st, int ready_fd)
 {
     err_t e = OK;
+    char on_gpu[400] = "";
     TRY(stage_tell_memory(st));
     dev_seal(st->dev);
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
-    log_info("ready", "incarnation=%llu took_ms=%.1f%s", (unsigned long long)st->incarnation,
-             (double)(now_ns() - st->began_ns) / NS_PER_MS, st->pieces);
+    if (st->dev != st->host) dev_took_text(st->dev, on_gpu, sizeof on_gpu);
+    log_info("ready", "incarnation=%llu took_ms=%.1f%s%s", (unsigned long long)st->incarnation,
+             (double)(now_ns() - st->began_ns) / NS_PER_MS, st->pieces, on_gpu);
     if (ready_fd < 0) return OK;
     if (write(ready_fd, "\n", 1) != 1) return FAIL(ERR_BUG, "ready fd: %s", strerror(errno));
     close(ready_fd);

@@ -1,7 +1,9 @@
 /* test_dev.c - the device contract: names, memory, accounting, moves, broken promises. */
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
+#include "common/clock.h"
 #include "common/dev.h"
 #include "tests/check.h"
 
@@ -225,14 +227,43 @@ static void test_broken_promises_abort(void **state)
 
 #define DEV_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* Times of one name are one time, and more names than there is room for are not said. */
+static void test_what_a_start_took(void **state)
+{
+    struct dev *d = *state;
+    char text[400], name[40][8];
+    dev_took_text(d, text, sizeof text);
+    assert_string_equal(text, "");
+    dev_took(d, "map", now_ns() - 20 * NS_PER_MS);
+    dev_took(d, "gemm", now_ns() - 5 * NS_PER_MS);
+    dev_took(d, "map", now_ns() - 20 * NS_PER_MS);
+    double map_ms = 0, gemm_ms = 0;
+    dev_took_text(d, text, sizeof text);
+    assert_int_equal(sscanf(text, " map_ms=%lf gemm_ms=%lf", &map_ms, &gemm_ms), 2);
+    assert_true(map_ms >= 40 && gemm_ms >= 5);
+    for (int i = 0; i < 40; i++) {
+        snprintf(name[i], sizeof name[i], "n%d", i);
+        dev_took(d, name[i], now_ns());
+    }
+    dev_took_text(d, text, sizeof text);
+    assert_non_null(strstr(text, " n13_ms="));
+    assert_null(strstr(text, " n14_ms="));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        DEV_TEST(test_names),    DEV_TEST(test_no_cuda),
-        DEV_TEST(test_threads),  DEV_TEST(test_alloc),
-        DEV_TEST(test_too_much), DEV_TEST(test_fail_at),
-        DEV_TEST(test_marks),    DEV_TEST(test_seal),
-        DEV_TEST(test_moves),    DEV_TEST(test_broken_promises_abort),
+        DEV_TEST(test_names),
+        DEV_TEST(test_no_cuda),
+        DEV_TEST(test_threads),
+        DEV_TEST(test_alloc),
+        DEV_TEST(test_too_much),
+        DEV_TEST(test_fail_at),
+        DEV_TEST(test_marks),
+        DEV_TEST(test_seal),
+        DEV_TEST(test_moves),
+        DEV_TEST(test_broken_promises_abort),
+        DEV_TEST(test_what_a_start_took),
     };
     return cmocka_run_group_tests_name("dev", tests, NULL, NULL);
 }
