@@ -33,6 +33,12 @@ static struct dev **find(struct dev *d)
     return NULL;
 }
 
+void ops_load(const char *device)
+{
+    const struct ops *o = backend[strcmp(device, "cpu") == 0 ? DEV_CPU : DEV_CUDA];
+    if (o) o->load(); /* else dev_open says that this build has no such device */
+}
+
 err_t ops_open(struct dev *d)
 {
     err_t e = OK;

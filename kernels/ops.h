@@ -33,6 +33,9 @@ extern "C" {
  * device without it answers every op with ERR_BUG. Close before dev_close. */
 MUST_USE err_t ops_open(struct dev *d);
 void ops_close(struct dev *d);
+/* Begins, on a thread of its own, to load what ops on a device of this name need and what can be
+ * loaded before it is open. Optional, once a process; ops_open waits for what it needs. */
+void ops_load(const char *device);
 
 /* --- rounding --------------------------------------------------------------------------------
  * A device of f32 tensors can repeat a model that ran in bf16: with bf16 on, what an op makes, and

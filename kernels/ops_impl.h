@@ -9,6 +9,7 @@
 #include "kernels/ops.h"
 
 struct ops {
+    void (*load)(void);
     err_t (*open)(struct dev *d);
     void (*close)(struct dev *d);
     /* Both NULL in a backend that rounds by its tensors' types. */

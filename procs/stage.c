@@ -130,6 +130,7 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(fault_open(st->run_dir, name));
     TRY(fault(FAULT_STARTED));
     TRY(conf_load(&st->conf, path, NULL, 0));
+    if (def->load) def->load(place_of(&st->conf, def->writer));
     TRY(source_resolve(&st->conf));
     TRY(keeper_connect(&st->keeper, st->run_dir, 10000));
     TRY(fault(FAULT_CONNECTED));

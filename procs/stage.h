@@ -57,6 +57,8 @@ struct stage_need {
 
 struct stage_def {
     enum ledger_writer writer;
+    /* Begins to load what takes time and needs no device, for this one; may be NULL. */
+    void (*load)(const char *device);
     /* Opens model and regions; *self is handed to step and close. */
     err_t (*open)(struct stage *st, void **self);
     /* At most one unit of work. *did_work false: nothing to do now. *is_done: the drain is over. */

@@ -65,7 +65,13 @@ float *cpu_slot(float *scratch)
     return scratch + (int64_t)omp_get_thread_num() * CPU_SLOT_FLOATS;
 }
 
+/* All that the ops need is linked with the program. */
+static void cpu_load(void)
+{
+}
+
 const struct ops ops_cpu = {
+    .load = cpu_load,
     .open = cpu_open,
     .close = cpu_close,
     .set_bf16 = cpu_set_bf16,

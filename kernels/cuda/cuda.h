@@ -39,6 +39,8 @@ err_t cuda_map_matrix(CUtensorMap *m, const void *data, int64_t rows, int64_t co
 
 /* --- matrix products (gemm.c) ----------------------------------------------------------------- */
 
+/* What its library is called: opened there, and before that by whoever has time. */
+#define CUDA_GEMM_LIBRARY "libcublasLt.so.13"
 err_t cuda_gemm_open(struct dev *d);
 void cuda_gemm_close(struct dev *d);
 

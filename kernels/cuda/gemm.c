@@ -72,7 +72,7 @@ static struct handle *find(const struct dev *d)
 static err_t load(void)
 {
     if (lt.library) return OK;
-    void *library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(CUDA_GEMM_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return FAIL(ERR_NONE, "%s: install cuBLAS 13, or name its folder in LD_LIBRARY_PATH",
                     dlerror());

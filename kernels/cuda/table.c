@@ -1,4 +1,8 @@
 /* table.c - the GPU's row of the dispatch, and its scratch. */
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include "common/clock.h"
 #include "kernels/cuda/cuda.h"
 
 enum { DEVS_MAX = 8 };
@@ -14,6 +18,23 @@ static struct arena *find(const struct dev *d)
     for (int i = 0; i < DEVS_MAX; i++)
         if (arenas[i].d == d) return &arenas[i];
     return NULL;
+}
+
+/* The matrix library is half a gigabyte: it is loaded while the context is made. First the driver,
+ * which loads libraries itself, one at a time, and the context waits for those. An error is left to
+ * whoever needs the library. */
+static void *load_library(void *unused)
+{
+    int n;
+    (void)unused;
+    if (cudaGetDeviceCount(&n) == cudaSuccess) (void)dlopen(CUDA_GEMM_LIBRARY, RTLD_NOW);
+    return NULL;
+}
+
+static void load_ops(void)
+{
+    pthread_t t;
+    if (pthread_create(&t, NULL, load_library, NULL) == 0) pthread_detach(t);
 }
 
 static void close_ops(struct dev *d)
@@ -41,7 +62,9 @@ static err_t open_ops(struct dev *d)
     }
     a->d = d;
     a->scratch = (struct cuda_scratch){a->base, (char *)a->base + CUDA_GEMM_BYTES, n_sms};
+    const int64_t began_ns = now_ns();
     e = cuda_gemm_open(d);
+    dev_took(d, "gemm", began_ns);
     if (e != OK) close_ops(d);
 out:
     return e;
@@ -55,6 +78,7 @@ const struct cuda_scratch *cuda_scratch(const struct dev *d)
 }
 
 const struct ops ops_cuda = {
+    .load = load_ops,
     .open = open_ops,
     .close = close_ops,
     .linear = cuda_linear,

@@ -270,6 +270,7 @@ int main(int argc, char **argv)
 {
     static const struct stage_def def = {
         .writer = WRITER_TEXT,
+        .load = ops_load,
         .open = text_open,
         .step = text_step,
         .close = text_close,

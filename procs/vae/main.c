@@ -226,6 +226,7 @@ int main(int argc, char **argv)
 {
     static const struct stage_def def = {
         .writer = WRITER_VAE,
+        .load = ops_load,
         .open = vae_stage_open,
         .step = vae_stage_step,
         .close = vae_stage_close,
