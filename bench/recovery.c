@@ -4,15 +4,18 @@
  *
  * A live session of that configuration runs at its pace into /dev/null. The clock starts before
  * kill() and stops when the successor, in its place in the ledger, has left the phase `opening`: it
- * holds its lease and regions, has told the supervisor that it can serve, and works. Stages are
- * killed by turns, each only after it has committed something since its last death, or the
- * supervisor would make it wait; text, which works only for new prompts, is given one before each
- * kill.
+ * holds its lease and regions, has told the supervisor that it can serve, and works. `gone` of it
+ * is the dying itself: until the kernel has taken back what the process had, its GPU's side
+ * included, nobody hears of its death. Stages are killed by turns, each only after it has committed
+ * something since its last death, or the supervisor would make it wait; text, which works only for
+ * new prompts, is given one before each kill.
  */
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -108,31 +111,54 @@ static void stop(struct pipeline *p)
     scratch_remove(path);
 }
 
-/* One kill; the time until the successor works. */
-static err_t kill_one(struct pipeline *p, enum ledger_writer w, int64_t *took_ns)
+/* One kill; the times until the victim is gone and until the successor works. */
+static err_t kill_one(struct pipeline *p, enum ledger_writer w, int64_t *gone_ns, int64_t *took_ns)
 {
+    err_t e = OK;
     const struct ledger_head *h = head_of(p, w);
     const uint64_t incarnation = ledger_read(&h->incarnation);
+    struct pollfd victim = {.fd = pidfd_open((pid_t)ledger_read(&h->pid), 0), .events = POLLIN};
     const int64_t began_ns = now_ns(), until_ns = began_ns + (int64_t)PATIENCE_S * NS_PER_S;
-    if (kill((pid_t)ledger_read(&h->pid), SIGKILL) != 0)
-        return FAIL(ERR_BUG, "%s: nobody to kill", ledger_writer_names[w]);
+    if (victim.fd < 0 || pidfd_send_signal(victim.fd, SIGKILL, NULL, 0) != 0) {
+        e = FAIL(ERR_BUG, "%s: nobody to kill", ledger_writer_names[w]);
+        goto out;
+    }
+    *gone_ns = 0;
     /* A new incarnation says `opening` in its first beat, which comes after its number. */
     int64_t beat_ns = 0;
     while (beat_ns < began_ns || ledger_read(&h->phase) == PHASE_OPENING) {
-        if (now_ns() > until_ns)
-            return FAIL(ERR_TIMEOUT, "%s did not come back", ledger_writer_names[w]);
+        if (now_ns() > until_ns) {
+            e = FAIL(ERR_TIMEOUT, "%s did not come back", ledger_writer_names[w]);
+            goto out;
+        }
         sleep_ns(LOOK_US * NS_PER_US);
+        if (*gone_ns == 0 && poll(&victim, 1, 0) > 0) *gone_ns = now_ns() - began_ns;
         if (ledger_read(&h->incarnation) != incarnation)
             beat_ns = (int64_t)ledger_read(&h->beat_ns);
     }
     *took_ns = now_ns() - began_ns;
-    return OK;
+out:
+    if (victim.fd >= 0) close(victim.fd);
+    return e;
+}
+
+static err_t report(struct bench *b, const struct pipeline *p, enum ledger_writer w,
+                    const char *what, int64_t *ns)
+{
+    struct bench_case c = {.threads = 1};
+    char name[32];
+    const char *conf = strrchr(p->conf, '/');
+    conf = conf ? conf + 1 : p->conf;
+    snprintf(c.shape, sizeof c.shape, "%.*s, live session", (int)strcspn(conf, "."), conf);
+    snprintf(name, sizeof name, "recovery.%s%s", ledger_writer_names[w], what);
+    c.name = name;
+    return bench_report(b, &c, ns, p->n_kills);
 }
 
 static err_t bench(struct bench *b, struct pipeline *p)
 {
     err_t e = OK;
-    static int64_t took_ns[WRITERS][KILLS_MAX];
+    static int64_t took_ns[WRITERS][KILLS_MAX], gone_ns[WRITERS][KILLS_MAX];
     uint64_t before[WRITERS] = {0};
     TRY(start(p));
     TRY(wait_for_commit(p, WRITER_GATEWAY, 0));
@@ -140,18 +166,12 @@ static err_t bench(struct bench *b, struct pipeline *p)
         for (enum ledger_writer w = 0; w < WRITERS; w++) {
             if (w == WRITER_TEXT) TRY(ask_prompt(p));
             TRY(wait_for_commit(p, w, before[w]));
-            TRY(kill_one(p, w, &took_ns[w][i]));
+            TRY(kill_one(p, w, &gone_ns[w][i], &took_ns[w][i]));
             before[w] = committed(p->ledger, w);
         }
     for (enum ledger_writer w = 0; w < WRITERS; w++) {
-        struct bench_case c = {.threads = 1};
-        char name[32];
-        const char *conf = strrchr(p->conf, '/');
-        conf = conf ? conf + 1 : p->conf;
-        snprintf(c.shape, sizeof c.shape, "%.*s, live session", (int)strcspn(conf, "."), conf);
-        snprintf(name, sizeof name, "recovery.%s", ledger_writer_names[w]);
-        c.name = name;
-        TRY(bench_report(b, &c, took_ns[w], p->n_kills));
+        TRY(report(b, p, w, "", took_ns[w]));
+        TRY(report(b, p, w, ".gone", gone_ns[w]));
     }
 out:
     return e;
