@@ -191,7 +191,8 @@ err_t rig_dit_open(struct rig_dit *t, const struct conf *c, const char *place)
     const enum dtype act = dit_act(c, t->rig.d);
     TRY(dev_alloc(t->rig.d, kv_bytes(c, act), &t->kv_memory));
     TRY(kv_open(&t->kv, c, act, t->kv_memory));
-    TRY(dit_prepare(t->model, &t->kv));
+    TRY(dit_prepare(t->model, &t->kv, c->dit.steps));
+    TRY(dit_record_all(t->model));
     TRY(dit_memory(t));
     TRY(draw(t, RESHAPE(t->kv.embed[0], c->text.text_len, c->text.dim), 2));
     TRY(dit_set_prompt(t->model, 0, c->text.text_len));

@@ -7,9 +7,9 @@
 #include <string.h>
 
 #include "kernels/ops.h"
+#include "procs/dit/passes.h"
 
 static const float EPS = 1e-6f;
-enum { PASSES_MAX = 256 }; /* every window from 3 to 24 in turn, and all their fillings */
 enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2, MODS };
 
 struct dit_layer {
@@ -21,16 +21,6 @@ struct dit_layer {
     struct tensor xq_w, xq_b, xk_w, xk_b, xv_w, xv_b, xo_w, xo_b, xnorm_q, xnorm_k;
     struct tensor ffn0_w, ffn0_b, ffn2_w, ffn2_b; /* [ffn, C], [ffn], [C, ffn], [C] */
     struct tensor cross_k, cross_v;               /* [text_len + 1, C], derived from the prompt */
-};
-
-/* One kind of pass: everything that is fixed for it. What changes from one pass of a kind to the
- * next (the step, ring slots, rotations, the prompt) is in device memory, so a kind is recorded
- * once: recording is a part of every restart. */
-struct pass {
-    struct dit *m;
-    int32_t n_frames, n_tokens, n_slots, n_sinks;
-    bool only_kv;
-    struct dev_graph *graph;
 };
 
 struct dit {
@@ -55,8 +45,7 @@ struct dit {
     struct tensor rot_t, rot_sink, rot_yx;         /* [window, pt, 2] twice, [G, ps, 2] */
 
     struct tensor x_in, flow; /* f32 [window, z, rows, cols]: a pass's input and output */
-    struct pass *passes;      /* every kind that a session can need */
-    int32_t n_passes;
+    struct passes passes;
 
     int32_t n_text_keys;
     void (*beat)(void *self);
@@ -221,6 +210,8 @@ static size_t deal(struct dit *m, char *base)
     return at;
 }
 
+static err_t run_pass(void *self);
+
 enum dtype dit_act(const struct conf *c, const struct dev *d)
 {
     return weights_half(c, d, DTYPE_BF16);
@@ -248,11 +239,7 @@ err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct wei
     m->block = c->dit.block;
     m->pairs_s = m->C / m->heads / 6;
     m->pairs_t = m->C / m->heads / 2 - 2 * m->pairs_s;
-    m->passes = calloc(PASSES_MAX, sizeof *m->passes);
-    if (!m->passes) {
-        e = FAIL(ERR_NOMEM, "dit");
-        goto out;
-    }
+    TRY(passes_open(&m->passes, d, m->window_max, run_pass));
     TRY(sched_open(&m->sched, c->dit.steps));
     TRY(declare(m, w));
     TRY(dev_alloc(d, deal(m, NULL), &m->memory));
@@ -267,8 +254,7 @@ out:
 void dit_close(struct dit **m)
 {
     if (!*m) return;
-    for (int32_t i = 0; i < (*m)->n_passes; i++) dev_graph_close((*m)->d, &(*m)->passes[i].graph);
-    free((*m)->passes);
+    passes_close(&(*m)->passes);
     dev_free((*m)->d, &(*m)->memory);
     free(*m);
     *m = NULL;
@@ -487,7 +473,7 @@ static err_t run_pass(void *self)
 {
     err_t e = OK;
     const struct pass *p = self;
-    struct dit *m = p->m;
+    struct dit *m = p->model;
     const struct tensor patch = tensor_rows(m->patch, 0, p->n_tokens);
     TRY(ops_patchify(m->d, patch, tensor_rows(m->x_in, 0, p->n_frames)));
     TRY(ops_linear(m->d, tensor_rows(m->x, 0, p->n_tokens), patch, m->patch_w, m->patch_b));
@@ -503,18 +489,11 @@ out:
     return e;
 }
 
-static bool is_same_kind(const struct pass *a, const struct pass *b)
-{
-    return a->n_frames == b->n_frames && a->n_slots == b->n_slots && a->n_sinks == b->n_sinks &&
-           a->only_kv == b->only_kv;
-}
-
 /* The pass over F frames of which the last is end - 1, counted from the sink base. */
 static err_t find_pass(struct dit *m, int32_t F, int64_t end, bool only_kv, struct pass **out)
 {
-    err_t e = OK;
     const struct pass kind = {
-        .m = m,
+        .model = m,
         .n_frames = F,
         .n_tokens = F * m->frame_tokens,
         .n_slots = kv_slots_used(m->kv, end, 0),
@@ -523,18 +502,33 @@ static err_t find_pass(struct dit *m, int32_t F, int64_t end, bool only_kv, stru
                                           : m->kv->sink,
         .only_kv = only_kv,
     };
-    for (int32_t i = 0; i < m->n_passes; i++) {
-        *out = &m->passes[i];
-        if (is_same_kind(*out, &kind)) return OK;
-    }
-    if (m->n_passes == PASSES_MAX) return FAIL(ERR_LIMIT, "more than %d kinds of pass", PASSES_MAX);
-    struct pass *p = &m->passes[m->n_passes];
-    *p = kind;
-    TRY(dev_record(m->d, &p->graph, run_pass, p));
-    m->n_passes++;
-    *out = p;
+    return passes_find(&m->passes, &kind, out);
+}
+
+err_t dit_record(struct dit *m, int32_t n_frames, int64_t end, bool only_kv)
+{
+    struct pass *p;
+    const err_t e = find_pass(m, n_frames, end, only_kv, &p);
+    return e == OK ? passes_record(&m->passes, p) : e;
+}
+
+err_t dit_record_next(struct dit *m)
+{
+    return passes_record_next(&m->passes);
+}
+
+err_t dit_record_all(struct dit *m)
+{
+    err_t e = OK;
+    while (m->passes.n_recorded < m->passes.n) TRY(passes_record_next(&m->passes));
 out:
     return e;
+}
+
+int32_t dit_kinds(const struct dit *m, int32_t *n_recorded)
+{
+    *n_recorded = m->passes.n_recorded;
+    return m->passes.n;
 }
 
 /* The tables of the steps, and the kinds of pass that sessions need: blocks while the window fills
@@ -559,19 +553,23 @@ out:
 
 err_t dit_set_preset(struct dit *m, const char *steps)
 {
+    err_t e = OK;
     MUST(m->kv->window <= m->window_max);
-    const err_t e = sched_open(&m->sched, steps);
-    return e == OK ? prepare_preset(m) : e;
+    TRY(sched_open(&m->sched, steps));
+    TRY(prepare_preset(m));
+    if (!dev_has_graphs(m->d)) TRY(dit_record_all(m)); /* which costs next to nothing */
+out:
+    return e;
 }
 
-err_t dit_prepare(struct dit *m, const struct kv *kv)
+err_t dit_prepare(struct dit *m, const struct kv *kv, const char *steps)
 {
     err_t e = OK;
     m->kv = kv;
     TRY(prepare_timestep(m, SCHED_CLEAN));
     TRY(upload_rotations(m, m->rot_yx, m->rot_yx.shape[0], 0));
     TRY(dev_sync(m->d));
-    TRY(prepare_preset(m));
+    TRY(dit_set_preset(m, steps));
 out:
     return e;
 }
@@ -585,12 +583,14 @@ err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step,
     MUST(F >= 1 && F <= m->kv->window && step >= 0 && first >= sink_base);
     MUST(step < m->sched.n_steps || step == SCHED_CLEAN);
     TRY(find_pass(m, F, first + F - sink_base, !flow.data, &p));
+    TRY(passes_record(&m->passes, p));
     TRY(dev_copy(m->d, m->mod_now.data, tensor_rows(m->mod, step, 1).data,
                  tensor_bytes(m->mod_now)));
     TRY(place_frames(m, p, first, sink_base));
     TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));
     TRY(dev_replay(m->d, p->graph));
     if (flow.data) TRY(dev_copy(m->d, flow.data, m->flow.data, tensor_bytes(flow)));
+    TRY(dit_record_next(m)); /* the host has nothing else to do while the device works */
 out:
     return e;
 }

@@ -7,6 +7,8 @@
 #ifndef PROCS_DIT_DIT_H
 #define PROCS_DIT_DIT_H
 
+#include <stdbool.h>
+
 #include "procs/dit/kv.h"
 #include "procs/dit/sched.h"
 #include "procs/weights.h"
@@ -20,17 +22,28 @@ enum dtype dit_act(const struct conf *c, const struct dev *d);
 MUST_USE err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct weights *w);
 void dit_close(struct dit **m);
 
-/* Derives the tables that depend on weights alone: modulation for each timestep; and records every
- * kind of pass that a session can need, which reads and writes nothing. Once, after the weights are
- * bound and filled. kv is borrowed. */
-MUST_USE err_t dit_prepare(struct dit *m, const struct kv *kv);
+/* Derives the tables that depend on weights alone, modulation for each timestep, for these steps,
+ * spelt as dit.steps, and the window that kv has; and lists the kinds of pass that a session can
+ * need. Once, after the weights are bound and filled. kv is borrowed. ERR_CONFIG: no such steps. */
+MUST_USE err_t dit_prepare(struct dit *m, const struct kv *kv, const char *steps);
+
+/* Goes over to these steps and to the window that kv has now: the same for what is new. */
+MUST_USE err_t dit_set_preset(struct dit *m, const char *steps);
+
+/* --- recording --------------------------------------------------------------------------------
+ * A kind of pass is recorded once, which reads and writes nothing, and takes the host a while. One
+ * that is wanted before that is recorded first; each pass, while the device is at work on it,
+ * records one more, those that the session comes to first, until there is none left. Where nothing
+ * can be recorded there is nothing to wait for. */
+
+/* The kind that dit_pass takes for n_frames of which the last is end - 1, counted from the sink
+ * base; only_kv: without a flow. */
+MUST_USE err_t dit_record(struct dit *m, int32_t n_frames, int64_t end, bool only_kv);
+MUST_USE err_t dit_record_next(struct dit *m); /* for whoever has nothing else to do */
+MUST_USE err_t dit_record_all(struct dit *m);
+int32_t dit_kinds(const struct dit *m, int32_t *n_recorded); /* that are known; of them recorded */
 
 const struct sched *dit_sched(const struct dit *m);
-
-/* Goes over to these steps, spelt as dit.steps, and to the window that kv has now: derives the
- * tables of the steps and records the kinds of pass that are new. Until then a pass is of the
- * configuration's. ERR_CONFIG: no such steps. */
-MUST_USE err_t dit_set_preset(struct dit *m, const char *steps);
 
 /* Derives the cross-attention K/V of every layer from kv->embed[parity], whose first n_tokens rows
  * are valid. The text_len - n_tokens padding rows are equal, so one row stands for all of them with

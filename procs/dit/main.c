@@ -49,6 +49,7 @@ struct dit_stage {
     int64_t preset; /* that the model has: a decision's */
     int64_t waiting_since_ns;
     enum ledger_phase phase;
+    bool is_recorded; /* every kind of pass */
 };
 
 static bool is_ready(void *self, const struct ledger_script *s)
@@ -167,6 +168,58 @@ out:
     return e;
 }
 
+/* Says so whenever the last kind of pass has been recorded. */
+static void look_at_kinds(struct dit_stage *p)
+{
+    int32_t n;
+    const int32_t of = dit_kinds(p->model, &n);
+    if (n == of && !p->is_recorded) log_info("recorded", "kinds=%d", of);
+    p->is_recorded = n == of;
+}
+
+/* Block L's kinds of pass, and those of what comes before it: a recache, or the clean pass of the
+ * block before. */
+static err_t record_block(struct dit_stage *p, const struct ledger_decision *d, int64_t L)
+{
+    err_t e = OK;
+    const struct ledger *l = p->st->ledger;
+    const int32_t B = p->st->conf.dit.block;
+    const int64_t at = (L - l->sessions[d->session].first_block) * B;
+    const enum decision_kind kind = (enum decision_kind)d->kind;
+    int64_t first = at - B;
+    int32_t n = B;
+    if (d->block == L && plan_recaches(kind))
+        plan_recache(&p->st->conf, p->kv.window, kind, at, d->sink_base, &first, &n);
+    TRY(dit_record(p->model, n, at - d->sink_base, true));
+    TRY(dit_record(p->model, B, at + B - d->sink_base, true));
+    TRY(dit_record(p->model, B, at + B - d->sink_base, false));
+out:
+    return e;
+}
+
+/* Recording all kinds of pass is a large part of a start. A stage that has died in mid-session
+ * records those of the block at hand, and is back; the others follow while the device is at work.
+ * Else all are there before a session begins, and none is recorded in one. */
+static err_t prepare(struct dit_stage *p)
+{
+    err_t e = OK;
+    const struct ledger *l = p->st->ledger;
+    const struct ledger_decision *d = plan_resumed(l);
+    const char *steps = NULL;
+    int32_t n;
+    p->preset = d ? d->preset : 0;
+    TRY(plan_preset(l, &p->st->conf, p->preset, &p->kv.window, &steps));
+    TRY(dit_prepare(p->model, &p->kv, steps));
+    stage_piece(p->st, "tables");
+    if (d) TRY(record_block(p, d, (int64_t)ledger_read(&l->dit.n_latents_blocks)));
+    else TRY(dit_record_all(p->model));
+    const int32_t of = dit_kinds(p->model, &n);
+    log_info("passes", "recorded=%d of=%d", n, of);
+    p->is_recorded = n == of;
+out:
+    return e;
+}
+
 static err_t dit_stage_open(struct stage *st, void **self)
 {
     err_t e = OK;
@@ -174,7 +227,7 @@ static err_t dit_stage_open(struct stage *st, void **self)
     struct dit_stage *p = *self;
     TRY(open_regions(p));
     stage_piece(st, "regions");
-    TRY(dit_prepare(p->model, &p->kv));
+    TRY(prepare(p));
     stage_piece(st, "passes");
     dit_on_layer(p->model, on_layer, p);
 out:
@@ -260,19 +313,13 @@ out:
     return e;
 }
 
-/* Steps and window of a decision, which the gateway has checked against the configuration. */
 static err_t load_preset(struct dit_stage *p, const struct ledger_decision *d)
 {
     err_t e = OK;
-    const struct conf *c = &p->st->conf;
-    const struct ledger_preset *r = d->preset ? &p->st->ledger->presets[d->preset - 1] : NULL;
-    const int32_t window = r ? r->window : c->dit.window;
+    const char *steps = NULL;
     if (p->preset == d->preset) return OK;
-    if (window < c->dit.sink + c->dit.block || window > conf_window_max(c))
-        return FAIL(ERR_DATA, "ledger: preset record %lld: window %d", (long long)d->preset - 1,
-                    window);
-    p->kv.window = window;
-    TRY(dit_set_preset(p->model, r ? r->steps : c->dit.steps));
+    TRY(plan_preset(p->st->ledger, &p->st->conf, d->preset, &p->kv.window, &steps));
+    TRY(dit_set_preset(p->model, steps));
     p->preset = d->preset;
 out:
     return e;
@@ -507,6 +554,8 @@ static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *
     if (plan.action != PLAN_WAIT) p->waiting_since_ns = 0;
     switch (plan.action) {
     case PLAN_WAIT:
+        TRY(dit_record_next(p->model));
+        look_at_kinds(p);
         return wait_for_prompt(p, &plan);
     case PLAN_DECIDE:
         TRY(decide(p, &plan, did_work));
@@ -527,6 +576,7 @@ static err_t dit_stage_step(struct stage *st, void *self, bool *did_work, bool *
         break;
     }
     ledger_publish(&st->head->n_ops, ops_count());
+    look_at_kinds(p);
 out:
     return e;
 }
@@ -535,6 +585,7 @@ int main(int argc, char **argv)
 {
     static const struct stage_def def = {
         .writer = WRITER_DIT,
+        .load = ops_load,
         .open = dit_stage_open,
         .step = dit_stage_step,
         .close = dit_stage_close,

@@ -37,10 +37,30 @@ int32_t plan_sink_base(const struct conf *c, int32_t window, enum decision_kind 
     return at > window ? (int32_t)(at - window) : 0;
 }
 
+err_t plan_preset(const struct ledger *l, const struct conf *c, int64_t preset, int32_t *window,
+                  const char **steps)
+{
+    *window = plan_window(l, c, preset);
+    *steps = preset == 0 ? c->dit.steps : l->presets[preset - 1].steps;
+    if (*window < c->dit.sink + c->dit.block || *window > conf_window_max(c))
+        return FAIL(ERR_DATA, "ledger: preset record %lld: window %d", (long long)preset - 1,
+                    *window);
+    return OK;
+}
+
 static const struct ledger_decision *last_decision(const struct ledger *l)
 {
     const uint64_t n = ledger_read(&l->dit.n_decisions);
     return n ? &l->decisions[n - 1] : NULL;
+}
+
+const struct ledger_decision *plan_resumed(const struct ledger *l)
+{
+    const int64_t L = (int64_t)ledger_read(&l->dit.n_latents_blocks);
+    const int64_t session = ledger_session_of(l, L);
+    const struct ledger_decision *last = last_decision(l);
+    if (!last || session < 0 || l->sessions[session].first_block == L) return NULL;
+    return last->session == session ? last : NULL;
 }
 
 /* Embedding and K/V of the session's last decision went with a region kv that is no more. */

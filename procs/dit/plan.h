@@ -36,6 +36,14 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
 
 /* The window under a decision's preset. */
 int32_t plan_window(const struct ledger *l, const struct conf *c, int64_t preset);
+/* The same and the steps, which the gateway has checked against the configuration: ERR_DATA if it
+ * has not. */
+MUST_USE err_t plan_preset(const struct ledger *l, const struct conf *c, int64_t preset,
+                           int32_t *window, const char **steps);
+
+/* The decision with which the session under way goes on at block L; NULL: none is under way, or its
+ * first block is yet to be made. */
+const struct ledger_decision *plan_resumed(const struct ledger *l);
 
 /* Its block begins with a recache, which rewrites what the clean pass before it would. */
 bool plan_recaches(enum decision_kind kind);

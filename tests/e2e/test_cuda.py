@@ -147,6 +147,23 @@ def lose(p, tmp, victims):
     return hashes(sums), status(p.run_dir)
 
 
+def test_cuda_recording(tmp):
+    """Every kind of pass is recorded before a session begins, and none in it. A DiT that dies in its
+    middle is back with those of the block at hand, and has all of them a few passes later."""
+    want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", "20")
+    with fake_gpus("gpus=1"), Pipeline(tmp, *ONE_GPU, "--set", "fault.point=dit.latents", "--set",
+                                       "fault.at=26") as p:
+        for name, is_killed in (("alive", False), ("killed", True)):
+            got = p.generate(tmp, name, "--script", script(tmp), "--blocks", "20")
+            check(got == want, name, "first frame that differs:",
+                  next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
+            log = file_text(p.run_dir, "log", "dit.log")
+            check(("ev=recorded" in log) == is_killed, name, log)
+    kinds = [(int(n), int(of)) for n, of in re.findall(r"ev=passes recorded=(\d+) of=(\d+)", log)]
+    check(len(kinds) == 2 and kinds[0][0] == kinds[0][1], "at starts:", kinds)
+    check(1 <= kinds[1][0] <= 3 < kinds[1][1] == kinds[0][1], "after a death:", kinds)
+
+
 def test_cuda_without_ipc(tmp):
     """Memory of the GPU is then each stage's. A VAE or text encoder that dies is restored to the
     bit; a DiT rebuilds its cache, and says that the video is another one."""
@@ -244,6 +261,7 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_keeper_killed, test_cuda_memory,
-         test_cuda_doctor, test_cuda_without_ipc, test_cuda_not_resident, test_cuda_kill_sample]
+TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_recording, test_cuda_keeper_killed,
+         test_cuda_memory, test_cuda_doctor, test_cuda_without_ipc, test_cuda_not_resident,
+         test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

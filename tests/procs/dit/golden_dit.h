@@ -28,7 +28,7 @@ static inline void golden_dit_open(struct golden_dit *r, const char *file, const
     golden_box_fill(&r->b, has_words ? &r->g : NULL);
     assert_ok(dev_alloc(r->b.d, kv_bytes(c, DTYPE_F32), &r->kv_mem));
     assert_ok(kv_open(&r->kv, c, DTYPE_F32, r->kv_mem));
-    assert_ok(dit_prepare(r->m, &r->kv));
+    assert_ok(dit_prepare(r->m, &r->kv, c->dit.steps));
     r->x = TENSOR(NULL, DTYPE_F32, c->dit.window, c->model.latent_channels, c->model.latent_rows,
                   c->model.latent_cols);
     r->flow = r->x;

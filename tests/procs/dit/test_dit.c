@@ -33,7 +33,7 @@ static void rig_open(struct rig *r, const char *const *sets, int32_t n_sets, int
     naive_box_fill(&r->b);
     assert_ok(dev_alloc(r->b.d, kv_bytes(c, DTYPE_F32), &r->kv_mem));
     assert_ok(kv_open(&r->kv, c, DTYPE_F32, r->kv_mem));
-    assert_ok(dit_prepare(r->m, &r->kv));
+    assert_ok(dit_prepare(r->m, &r->kv, c->dit.steps));
     r->values = (int64_t)Z * Y * X;
     const size_t n_bytes = (size_t)(W * r->values) * sizeof(float);
     assert_ok(dev_alloc(r->b.d, 3 * n_bytes, &r->memory));
