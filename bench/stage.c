@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "bench/parts.h"
+#include "bench/rates.h"
 #include "bench/rig.h"
 #include "common/clock.h"
 #include "common/stats.h"
@@ -20,15 +21,7 @@
 #include "kernels/ops.h"
 #include "procs/supervisor/results.h"
 
-enum {
-    OPS_MAX = 8192,
-    SHAPE_MAX = 40,
-    RUNS_MAX = 1001,
-    WARM_UPS = 3,
-    RATE_TRIES = 7,
-    GEMM_DIM_MAX = 8192
-};
-static const int64_t GEMM_ENOUGH_NS = 2 * NS_PER_MS;
+enum { OPS_MAX = 8192, SHAPE_MAX = 40, RUNS_MAX = 1001, WARM_UPS = 3 };
 
 /* One way to run a stage, plain or watched. */
 struct pass {
@@ -43,7 +36,7 @@ struct pass {
 struct stage_bench {
     struct conf conf;
     int32_t n_runs;
-    double flop_rate; /* of the device's matrix product, a nanosecond */
+    double flop_rate; /* the best of the device's matrix product so far, a nanosecond */
     json_t *out, *passes;
     int64_t took_ns[RUNS_MAX];
     /* of the watched run: */
@@ -149,13 +142,13 @@ static json_t *row_of(json_t *rows, const char *op, const char *shape)
     return row;
 }
 
-/* One call more: its time, and the time of its products at the device's rate. */
+/* One call more: its time and its work. */
 static void add_call(struct stage_bench *b, json_t *rows, int32_t i, double ns)
 {
     json_t *row = row_of(rows, b->op[i], b->shape[i]);
     json_object_set_new(row, "n", json_integer(json_integer_value(json_object_get(row, "n")) + 1));
     add_ms(row, "ms", ns);
-    add_ms(row, "floor_ms", b->flops[i] / b->flop_rate);
+    add_ms(row, "floor_ms", b->flops[i]);
     add(row, "gflop", b->flops[i] / 1e9);
     add(row, "mb", b->bytes[i] / 1e6);
 }
@@ -171,7 +164,7 @@ static void put_parts(struct stage_bench *b, json_t *o, const int64_t *at_ns)
         add_ms(parts, b->part[i], ns);
         add_ms(ops, b->op[i], ns);
         add_call(b, rows, i, ns);
-        if (b->flops[i] > 0) add_ms(floors, b->part[i], b->flops[i] / b->flop_rate);
+        if (b->flops[i] > 0) add_ms(floors, b->part[i], b->flops[i]);
     }
     json_object_set_new(o, "parts", parts);
     json_object_set_new(o, "ops", ops);
@@ -229,50 +222,33 @@ out:
 
 /* --- the ceiling ------------------------------------------------------------------------------ */
 
-/* Values as a model has them: a GPU that multiplies zeros draws less power, and runs faster. */
-static err_t draw(struct dev *d, struct tensor t, struct tensor key)
+/* Some more tries; by now and then over the run, so that not all of them meet a slow moment. */
+static err_t raise_ceiling(struct stage_bench *b, struct dev *d)
 {
-    err_t e = OK;
-    const uint64_t seed[2] = {1, 1};
-    TRY(dev_upload(d, key.data, seed, sizeof seed));
-    TRY(ops_randn(d, t, key, 0, 1));
-    TRY(dev_sync(d));
-out:
-    return e;
+    return rates_product(d, dit_act(&b->conf, d), &b->flop_rate);
 }
 
-/* The best rate of a square product, of the largest size that is quickly done. */
-static err_t measure_rate(struct stage_bench *b, struct dev *d)
+static void scale(json_t *o, const char *key, double by)
 {
-    err_t e = OK;
-    void *memory = NULL;
-    struct tensor key;
-    const enum dtype type = dit_act(&b->conf, d);
-    int64_t ns = 0;
-    b->flop_rate = 0;
-    for (int32_t n = 512; n <= GEMM_DIM_MAX && ns < GEMM_ENOUGH_NS; n *= 2) {
-        const size_t bytes = tensor_bytes(TENSOR(NULL, type, n, n));
-        TRY(dev_alloc(d, 3 * bytes + 2 * sizeof(uint64_t), &memory));
-        const struct tensor y = TENSOR(memory, type, n, n);
-        const struct tensor x = TENSOR((char *)memory + bytes, type, n, n);
-        const struct tensor w = TENSOR((char *)memory + 2 * bytes, type, n, n);
-        key = TENSOR((char *)memory + 3 * bytes, DTYPE_U64, 2);
-        TRY(draw(d, x, key));
-        TRY(draw(d, w, key));
-        for (int i = 0; i < RATE_TRIES; i++) {
-            const int64_t began_ns = now_ns();
-            TRY(ops_linear(d, y, x, w, TENSOR_NONE));
-            TRY(dev_sync(d));
-            ns = now_ns() - began_ns;
-            const double rate = 2.0 * n * n * n / (double)ns;
-            if (rate > b->flop_rate) b->flop_rate = rate;
-        }
-        dev_free(d, &memory);
-    }
+    json_object_set_new(o, key, json_real(json_number_value(json_object_get(o, key)) * by));
+}
+
+/* Until the ceiling is known a floor is its FLOP in millions, the milliseconds at 1 a nanosecond.
+ */
+static void put_floors(struct stage_bench *b)
+{
+    const char *name, *part;
+    json_t *pass, *floor, *row;
+    size_t i;
+    if (b->flop_rate == 0) return; /* of copies there is none */
     json_object_set_new(b->out, "ceiling_tflops", json_real(b->flop_rate / 1e3));
-out:
-    dev_free(d, &memory);
-    return e;
+    json_object_foreach(b->passes, name, pass)
+    {
+        json_t *floors = json_object_get(pass, "floors");
+        json_object_foreach(floors, part, floor) scale(floors, part, 1 / b->flop_rate);
+        json_array_foreach(json_object_get(pass, "rows"), i, row)
+            scale(row, "floor_ms", 1 / b->flop_rate);
+    }
 }
 
 static err_t run_sync(void *self)
@@ -337,8 +313,8 @@ static err_t bench_text(struct stage_bench *b, const struct conf *c, bool is_wat
     err_t e = OK;
     struct rig_text t = {0};
     TRY(rig_text_open(&t, c, c->place.text));
+    TRY(raise_ceiling(b, t.rig.d));
     if (!is_watched) {
-        TRY(measure_rate(b, t.rig.d));
         TRY(put_series(b, "sync", run_sync, t.rig.d));
         TRY(put_hit(b, t.rig.d));
         TRY(put_series(b, "miss", rig_text_run, &t));
@@ -347,6 +323,7 @@ static err_t bench_text(struct stage_bench *b, const struct conf *c, bool is_wat
         struct pass p = {"encode", rig_text_run, &t, t.rig.d, parts_of_text, {0}};
         TRY(put_pass(b, &p, 0)); /* never recorded */
     }
+    TRY(raise_ceiling(b, t.rig.d));
 out:
     rig_text_close(&t);
     return e;
@@ -366,8 +343,8 @@ static err_t bench_dit(struct stage_bench *b, const struct conf *c, bool is_watc
     TRY(rig_dit_open(&t, c, c->place.dit));
     const struct sched *s = dit_sched(t.model);
     struct dev *d = t.rig.d;
+    TRY(raise_ceiling(b, d));
     if (!is_watched) {
-        TRY(measure_rate(b, d));
         TRY(put_series(b, "sync", run_sync, d));
         TRY(put_series(b, "block", rig_dit_block, &t));
         for (t.step = 0; t.step < s->n_steps; t.step++) {
@@ -390,6 +367,7 @@ static err_t bench_dit(struct stage_bench *b, const struct conf *c, bool is_watc
         p.run = rig_dit_recache;
         TRY(put_pass(b, &p, recorded(b, d, "recache_ms")));
     }
+    TRY(raise_ceiling(b, d));
 out:
     rig_dit_close(&t);
     return e;
@@ -401,8 +379,8 @@ static err_t bench_vae(struct stage_bench *b, const struct conf *c, bool is_watc
     struct rig_vae t = {0};
     TRY(rig_vae_open(&t, c, c->place.vae));
     TRY(rig_vae_run(&t)); /* a session's first latent is another one */
+    TRY(raise_ceiling(b, t.rig.d));
     if (!is_watched) {
-        TRY(measure_rate(b, t.rig.d));
         TRY(put_series(b, "sync", run_sync, t.rig.d));
         TRY(put_series(b, "latent", rig_vae_run, &t));
     } else {
@@ -410,6 +388,7 @@ static err_t bench_vae(struct stage_bench *b, const struct conf *c, bool is_watc
         struct pass p = {"latent", rig_vae_run, &t, t.rig.d, parts_of_vae, size};
         TRY(put_pass(b, &p, recorded(b, t.rig.d, "latent_ms")));
     }
+    TRY(raise_ceiling(b, t.rig.d));
 out:
     rig_vae_close(&t);
     return e;
@@ -543,6 +522,7 @@ int main(int argc, char **argv)
         e = FAIL(ERR_USAGE, "usage: bench-stage text|dit|vae|edge RUNS < config.ini");
     if (e == OK) e = conf_load(&b->conf, "/dev/stdin", NULL, 0);
     if (e == OK) e = run_stage(b, argv[1]);
+    put_floors(b);
     if (json_object_size(b->passes)) json_object_set(b->out, "passes", b->passes);
     if (e == OK) json_dumpf(b->out, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     else fprintf(stderr, "longlived: %s\n", err_text());

@@ -236,6 +236,9 @@ def check_passes(o, names):
             check(abs(sum(r["ms"] for r in of) - p["ops"][key]) < 1e-6 * p["sum_ms"], name, key)
         check(sum(r["n"] for r in p["rows"]) == p["n_ops"], name, p["rows"])
         check(abs(sum(r["floor_ms"] for r in p["rows"]) - sum(p["floors"].values())) < 1e-6, name)
+        for r in p["rows"]:
+            floor = r["gflop"] / o["ceiling_tflops"]
+            check(abs(r["floor_ms"] - floor) <= 1e-6 * floor, name, r, "at", o["ceiling_tflops"])
         check(min(p["parts"].values()) > 0, name, p)
         check(abs(p["sum_of_plain"] - p["sum_ms"] / p["plain_ms"]) < 1e-6, name, p)
         check(p["is_within_3_percent"] == (abs(p["sum_of_plain"] - 1) < 0.03), name, p)
