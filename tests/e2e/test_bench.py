@@ -321,7 +321,7 @@ def test_bench_ops(tmp):
         if op in ("linear", "linear_gelu", "linear_add", "attention", "attention_t5", "conv3d",
                   "upsample_conv"):
             check(any(v.get("median_us", 0) > 0 for v in whole), x)
-        check(not [v for v in x["torch"].values() if "absent" in v], x)
+        check(op.startswith("attention") or not [v for v in x["torch"].values() if "absent" in v], x)
     r = yardstick(path, out, "--device", "cpu", "--seconds", "0")
     check("rows left out" in r.stdout and "; 0 rows" not in r.stdout, r.stdout[-200:])
 
