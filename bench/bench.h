@@ -23,11 +23,11 @@ struct bench;
 struct bench_case {
     const char *name; /* STAGE.OP or STAGE.UNIT */
     char shape[BENCH_SHAPE_MAX];
-    const char *device; /* NULL: the CPU, on so many threads */
-    int32_t threads;
+    const char *device;          /* NULL: the CPU, whose ceilings the bench has measured */
+    int32_t threads;             /* of the CPU */
     bool is_cold;                /* no cache has what a run reads */
     double flops, bytes;         /* least work of one run; 0: not counted */
-    double flop_rate, byte_rate; /* of a device that is not the CPU, a microsecond */
+    double flop_rate, byte_rate; /* of a device that is named, a microsecond */
     double floor_us;             /* above 0: the floor, whatever flops and bytes say */
     const char *more;            /* members of the JSON line, each behind ", "; NULL: none */
     err_t (*run)(void *self);

@@ -1,15 +1,16 @@
 /* ops.c - `bench-ops [CONFIG DEVICE [KEY=VALUE ...]]`: each op that the models of a configuration
- * call, alone, with the shapes and types that they call it with (calls.h). Without arguments the
- * demo's on the CPU, with 1 and 2 threads.
+ * call, alone, with the shapes and types that they call it with (calls.h).
  *
- * On the CPU an op with a product runs with warm caches, as in a pass, and has its FLOP as the
- * floor; the others are bound by memory, and caches are emptied before each run.
+ * Without arguments the demo's on the CPU, with 1 and 2 threads, timed by bench_run: an op with a
+ * product runs with warm caches, as in a pass, and has its FLOP as the floor; the others are bound
+ * by memory, and caches are emptied before each run.
  *
- * On a GPU runs are queued behind work that takes longer than queueing them, so that the host's
- * time is in none of them, with a mark between each two: a run is from one mark to the next, as the
- * ops of a pass follow each other. Runs go by turns over copies of all that the op reads and writes
- * that together are several times the cache, so that a run finds there what another op has left and
- * nothing of its own. That is more than an op of a pass has to fetch, whose input was just made.
+ * On a device that is named, runs are queued behind work that takes longer than queueing them, so
+ * that on a GPU the host's time is in none of them, with a mark between each two: a run is from one
+ * mark to the next, as the ops of a pass follow each other. Runs go by turns over copies of all
+ * that the op reads and writes that together are several times the cache, so that a run finds there
+ * what another op has left and nothing of its own. That is more than an op of a pass has to fetch,
+ * whose input was just made.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,9 +38,9 @@ struct rig {
     struct bench *b;
     const struct conf *conf;
     struct dev *d;
-    const char *device;
+    const char *device; /* NULL: none is named */
     char card[160];
-    double flop_rate[DTYPES], byte_rate; /* of a GPU, a nanosecond */
+    double flop_rate[DTYPES], byte_rate; /* of a named device, a nanosecond */
     struct dev_marks *marks;
     void *ahead; /* twice AHEAD_BYTES */
     int32_t n_ahead;
@@ -71,14 +72,14 @@ out:
     return e;
 }
 
-/* Random numbers, and the pass's integers; on a GPU as many copies as the cache cannot hold. */
+/* Random numbers, and the pass's integers; as many copies as the cache cannot hold, or one. */
 static err_t place(struct rig *r, const struct call *k)
 {
     err_t e = OK;
     const size_t key_room = 256;
     size_t n_bytes = 0;
     for (int32_t i = 0; i < k->n_args; i++) n_bytes += room_of(k->t[i]);
-    const size_t n = dev_kind(r->d) == DEV_CPU ? 1 : ROTATED_BYTES / n_bytes + 2;
+    const size_t n = r->device ? ROTATED_BYTES / n_bytes + 2 : 1;
     r->call = k;
     r->n_copies = (int32_t)(n < COPIES_MAX ? n : COPIES_MAX);
     TRY(dev_alloc(r->d, key_room + n_bytes * (size_t)r->n_copies, &r->memory));
@@ -127,7 +128,7 @@ out:
     return e;
 }
 
-static err_t time_on_gpu(struct rig *r, const struct bench_case *c)
+static err_t time_by_marks(struct rig *r, const struct bench_case *c)
 {
     err_t e = OK;
     int64_t at_ns[BATCH + 1], took_ns[BATCHES * BATCH];
@@ -154,8 +155,8 @@ static size_t write_tensor(struct tensor t, char *out, size_t cap)
     return n < cap ? n + (size_t)snprintf(out + n, cap - n, "\"") : n;
 }
 
-/* The ceilings (0 on the CPU, where the bench has its own, or where there is no product), and the
- * tensors as a stranger needs them to do the same: bench/yardstick.py. */
+/* The ceilings (0 where no device is named, or there is no product), and the tensors as a stranger
+ * needs them to do the same: bench/yardstick.py. */
 static void write_more(const struct rig *r, const struct call *k, char *out, size_t cap)
 {
     size_t n =
@@ -175,12 +176,11 @@ static void write_more(const struct rig *r, const struct call *k, char *out, siz
 static err_t bench_call(struct rig *r, const struct call *k)
 {
     err_t e = OK;
-    const bool is_gpu = dev_kind(r->d) != DEV_CPU;
     char name[40], more[640];
     struct bench_case c = {.name = name,
-                           .device = is_gpu ? r->device : NULL,
-                           .threads = is_gpu ? 1 : dev_threads(r->d),
-                           .is_cold = is_gpu || k->flops == 0,
+                           .device = r->device,
+                           .threads = dev_threads(r->d),
+                           .is_cold = r->device || k->flops == 0,
                            .flops = k->flops,
                            .bytes = k->bytes,
                            .flop_rate = r->flop_rate[k->t[1].dtype] * 1e3,
@@ -192,7 +192,7 @@ static err_t bench_call(struct rig *r, const struct call *k)
     calls_text(k, c.shape, sizeof c.shape);
     write_more(r, k, more, sizeof more);
     TRY(place(r, k));
-    if (is_gpu) TRY(time_on_gpu(r, &c));
+    if (r->device) TRY(time_by_marks(r, &c));
     else TRY(bench_run(r->b, &c));
 out:
     dev_free(r->d, &r->memory);
@@ -203,7 +203,7 @@ out:
 
 /* Its ceilings, for the types that there are products of; and how much work a batch is queued
  * behind. */
-static err_t measure_gpu(struct rig *r, const struct calls *c)
+static err_t measure_device(struct rig *r, const struct calls *c)
 {
     err_t e = OK;
     struct dev_info info;
@@ -236,9 +236,9 @@ static err_t bench_all(struct bench *b, const struct conf *conf, const char *dev
 {
     err_t e = OK;
     struct rig r = {.b = b, .conf = conf, .device = device, .card = "cpu"};
-    TRY(dev_open(&r.d, device, threads));
+    TRY(dev_open(&r.d, device ? device : "cpu", threads));
     TRY(ops_open(r.d));
-    if (dev_kind(r.d) != DEV_CPU) TRY(measure_gpu(&r, c));
+    if (device) TRY(measure_device(&r, c));
     for (int32_t i = 0; i < c->n; i++) TRY(bench_call(&r, &c->call[i]));
 out:
     if (r.d) {
@@ -257,19 +257,22 @@ int main(int argc, char **argv)
     struct conf conf;
     struct calls *calls = calloc(1, sizeof *calls);
     const char *const file = argc > 1 ? argv[1] : "configs/demo.ini";
-    const char *const device = argc > 1 ? argv[2] : "cpu";
-    const bool is_cpu = device && strcmp(device, "cpu") == 0;
+    const char *const device = argc > 1 ? argv[2] : NULL;
     if (!calls) return bench_exit(FAIL(ERR_NOMEM, "calls"));
     if (argc == 2) {
         e = FAIL(ERR_USAGE, "usage: bench-ops [CONFIG DEVICE [KEY=VALUE ...]]");
         goto out;
     }
     TRY(conf_load(&conf, file, (const char *const *)argv + 3, argc > 3 ? argc - 3 : 0));
-    TRY(dev_check(device));
+    if (device) TRY(dev_check(device));
     TRY(bench_open(&b, argv));
-    TRY(calls_collect(calls, &conf, device));
-    for (int32_t threads = 1; threads <= (is_cpu ? BENCH_THREADS_MAX : 1); threads++)
-        TRY(bench_all(b, &conf, device, calls, threads));
+    TRY(calls_collect(calls, &conf, device ? device : "cpu"));
+    if (device) {
+        TRY(bench_all(b, &conf, device, calls, 1));
+        goto out;
+    }
+    for (int32_t threads = 1; threads <= BENCH_THREADS_MAX; threads++)
+        TRY(bench_all(b, &conf, NULL, calls, threads));
 out:
     calls_drop(calls);
     free(calls);
