@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-MARGIN_PX, HEADING_PX = 32, 44
+MARGIN_PX, HEADING_PX = 64, 56  # what the page has around a chart
 
 
 def chromium(profile, page, *args):

@@ -103,6 +103,8 @@ def check_reports(tmp, protocol, run_, want):
     check(charts(document) == want, charts(document), "not", want)
     for svg in re.findall(r"<svg.*?</svg>", document, re.S):
         check(len(re.findall(r"<(rect|polyline)", svg)) > 0, "an empty chart:", svg[:200])
+        legend = re.findall(r'width="11" height="11" fill="([^"]*)"', svg)
+        check(len(set(legend)) == len(legend), "a colour twice in", legend)
         check("NaN" not in svg and "undefined" not in svg, "no number in:", svg[:200])
     with open(os.path.join(tmp, protocol + ".csv")) as f:
         rows = [line.strip().split(",") for line in f][1:]
@@ -384,7 +386,7 @@ def check_pictures(tmp, protocol, n):
             head = f.read(24)
         check(head[:8] == b"\x89PNG\r\n\x1a\n", name)
         width, height = struct.unpack(">II", head[16:])
-        check(width == (497 if "histogram" in name else 992) and height > 60, name, width, height)
+        check(width == (529 if "histogram" in name else 1024) and height > 60, name, width, height)
 
 
 def test_bench_interrupted(tmp):
