@@ -16,6 +16,8 @@
 #include "common/log.h"
 #include "common/source.h"
 
+enum { HOLD_FD = 1000 }; /* above all others, below what a process may have by default */
+
 static volatile sig_atomic_t got_term, got_hup;
 
 static void on_term(int sig)
@@ -134,12 +136,11 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     TRY(source_resolve(&st->conf));
     TRY(keeper_connect(&st->keeper, st->run_dir, 10000));
     TRY(fault(FAULT_CONNECTED));
+    TRY(open_devices(st, def)); /* perhaps while the predecessor is still dying */
+    stage_piece(st, "device");
     TRY(keeper_lease(st->keeper, name, 10000, &st->incarnation));
     TRY(fault(FAULT_LEASED));
     stage_piece(st, "lease");
-
-    TRY(open_devices(st, def));
-    stage_piece(st, "device");
 
     TRY(keeper_region(st->keeper, st->host, "ledger", "cpu", sizeof(struct ledger), LEDGER_LAYOUT,
                       NULL, &st->ledger_region));
@@ -191,6 +192,15 @@ out:
     return e;
 }
 
+/* The fd says when this process begins to die, which takes the driver of a GPU a while: Linux lets
+ * go of a dying process's descriptors from the highest down, so this one goes before the GPU's. A
+ * dot says that it is held to the end. */
+static bool holds(int ready_fd)
+{
+    const int high_fd = fcntl(ready_fd, F_DUPFD_CLOEXEC, HOLD_FD);
+    return high_fd >= 0 && write(high_fd, ".", 1) == 1;
+}
+
 static err_t say_ready(struct stage *st, int ready_fd)
 {
     err_t e = OK;
@@ -204,7 +214,7 @@ static err_t say_ready(struct stage *st, int ready_fd)
              (double)(now_ns() - st->began_ns) / NS_PER_MS, st->pieces, on_gpu);
     if (ready_fd < 0) return OK;
     if (write(ready_fd, "\n", 1) != 1) return FAIL(ERR_BUG, "ready fd: %s", strerror(errno));
-    close(ready_fd);
+    if (st->dev == st->host || !holds(ready_fd)) close(ready_fd);
 out:
     return e;
 }

@@ -78,6 +78,20 @@ err_t child_spawn(struct child *out, const struct child_conf *c)
     return OK;
 }
 
+err_t child_spawn_ready(struct child *out, struct child_conf c, int *ready_fd)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+        return FAIL(ERR_AGAIN, "pipe for %s: %s", c.path, strerror(errno));
+    fcntl(ends[1], F_SETFL, 0);
+    c.ready_fd = ends[1];
+    const err_t e = child_spawn(out, &c);
+    close(ends[1]);
+    if (e == OK) *ready_fd = ends[0];
+    else close(ends[0]);
+    return e;
+}
+
 void child_signal(const struct child *c, int sig)
 {
     if (c->pid <= 0) return;

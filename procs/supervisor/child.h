@@ -32,6 +32,10 @@ struct child {
  * err_fd. ERR_AGAIN: the system has no process or fd to spare. */
 MUST_USE err_t child_spawn(struct child *out, const struct child_conf *c);
 
+/* The same, with a pipe as its ready_fd; *ready_fd is our end, to be closed by the caller, and does
+ * not block. */
+MUST_USE err_t child_spawn_ready(struct child *out, struct child_conf c, int *ready_fd);
+
 /* To its whole group, where it has one. */
 void child_signal(const struct child *c, int sig);
 

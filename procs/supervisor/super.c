@@ -17,6 +17,7 @@
 #include "procs/supervisor/child.h"
 #include "procs/supervisor/control.h"
 #include "procs/supervisor/logs.h"
+#include "procs/supervisor/progress.h"
 #include "procs/supervisor/super_policy.h"
 
 #define GAP_NS ((int64_t)NS_PER_S)
@@ -28,14 +29,15 @@ enum {
     KEEPER_PATIENCE = 6
 };
 
-const char *const super_proc_names[PROCS] = {"keeper", "text", "dit", "vae", "gateway"};
-
 struct proc {
     struct policy policy;
     struct child child;
     struct log_pipe log;
-    int ready_fd;    /* -1: none, or a stage has said it; the keeper goes on to beat there */
-    int64_t beat_ns; /* the keeper's last */
+    int ready_fd;      /* -1: none, or it was closed; the keeper beats there */
+    bool holds_it;     /* a stage that closes it only by dying */
+    int64_t beat_ns;   /* the keeper's last */
+    struct child next; /* started before the death of `child` was known; pid 0: none */
+    int next_ready_fd; /* its */
     uint64_t progress_at_start;
     char last_exit[32];
     int32_t asked_conn;    /* control connection that waits for the next one to serve; -1 */
@@ -89,26 +91,6 @@ static const struct ledger_head *head_of(const struct super *s, enum super_proc 
     return ledger_head_of((struct ledger *)s->ledger, (enum ledger_writer)(i - PROC_TEXT));
 }
 
-/* Whatever a process commits changes this sum. */
-static uint64_t progress_of(const struct super *s, enum super_proc i)
-{
-    const struct ledger *l = s->ledger;
-    if (!l) return 0;
-    switch (i) {
-    case PROC_TEXT:
-        return ledger_read(&l->text.n_encoded) + ledger_read(&l->text.n_scripts_seen);
-    case PROC_DIT:
-        return ledger_read(&l->dit.n_latents_blocks) + ledger_read(&l->dit.n_clean_blocks);
-    case PROC_VAE:
-        return ledger_read(&l->vae.n_latents);
-    case PROC_GATEWAY:
-        return ledger_read(&l->gateway.n_committed) + ledger_read(&l->gateway.n_scripts) +
-               ledger_read(&l->gateway.n_sessions) + ledger_read(&l->gateway.job_done);
-    default:
-        return 0;
-    }
-}
-
 /* Only when a stage serves: before, the file may be one that a dead keeper began, and the next will
  * replace. */
 static void look_for_ledger(struct super *s)
@@ -118,41 +100,51 @@ static void look_for_ledger(struct super *s)
         has_stage |= s->procs[i].policy.state == STATE_UP;
     if (s->ledger || !has_stage || ledger_map(s->dir->path, &s->ledger) != OK) return;
     for (enum super_proc i = PROC_TEXT; i < PROCS; i++)
-        s->procs[i].progress_at_start = progress_of(s, i);
+        s->procs[i].progress_at_start = progress_of(s->ledger, i);
 }
 
 /* --- doing what the policy says --------------------------------------------------------------- */
 
 static void do_event(struct super *s, enum super_proc i, enum policy_event ev);
 
-static err_t spawn(struct super *s, enum super_proc i)
+static err_t start_next(struct super *s, enum super_proc i)
 {
     char path[320], fd[16];
-    int ready[2];
     struct proc *p = &s->procs[i];
     snprintf(path, sizeof path, "%s/longlived-%s", s->bin_dir, super_proc_names[i]);
     snprintf(fd, sizeof fd, "%d", CHILD_READY_FD);
     const char *const argv[] = {path, "--run", s->dir->path, "--ready-fd", fd, NULL};
-    if (pipe2(ready, O_CLOEXEC | O_NONBLOCK) != 0)
-        return FAIL(ERR_AGAIN, "pipe for %s: %s", super_proc_names[i], strerror(errno));
-    fcntl(ready[1], F_SETFL, 0);
     const struct child_conf c = {.path = path,
                                  .argv = argv,
                                  .in_fd = -1,
                                  .out_fd = i == PROC_GATEWAY ? s->gateway_out_fd : -1,
-                                 .err_fd = p->log.write_fd,
-                                 .ready_fd = ready[1]};
-    const err_t e = child_spawn(&p->child, &c);
-    close(ready[1]);
-    if (e != OK) {
-        close(ready[0]);
-        return e;
-    }
+                                 .err_fd = p->log.write_fd};
+    return child_spawn_ready(&p->next, c, &p->next_ready_fd);
+}
+
+static void drop_next(struct proc *p)
+{
+    if (p->next.pid == 0) return;
+    child_kill(&p->next);
+    close(p->next_ready_fd);
+}
+
+static err_t spawn(struct super *s, enum super_proc i)
+{
+    err_t e = OK;
+    int status;
+    struct proc *p = &s->procs[i];
+    if (child_has_ended(&p->next, &status)) close(p->next_ready_fd);
+    if (p->next.pid == 0) TRY(start_next(s, i));
     if (p->ready_fd >= 0) close(p->ready_fd);
-    p->ready_fd = ready[0];
+    p->child = p->next;
+    p->ready_fd = p->next_ready_fd;
+    p->next = (struct child){.pidfd = -1};
+    p->holds_it = false;
     p->log.error[0] = 0;
-    p->progress_at_start = progress_of(s, i);
-    return OK;
+    p->progress_at_start = progress_of(s->ledger, i);
+out:
+    return e;
 }
 
 static void act(struct super *s, enum super_proc i, enum policy_action action)
@@ -234,7 +226,7 @@ static void died(struct super *s, enum super_proc i, int status)
         .is_signal = WIFSIGNALED(status),
         .number = WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
         .unit = h ? ledger_read(&h->unit) : 0,
-        .has_committed = progress_of(s, i) != p->progress_at_start,
+        .has_committed = progress_of(s->ledger, i) != p->progress_at_start,
     };
     log_pipe_flush(&p->log);
     if (p->ready_fd >= 0) close(p->ready_fd);
@@ -250,6 +242,7 @@ static void died(struct super *s, enum super_proc i, int status)
     if (v == VERDICT_FINAL || v == VERDICT_DEATHS || v == VERDICT_POISON)
         conclude_death(s, i, &d, v);
     if (i == PROC_KEEPER) keeper_died(s);
+    if (p->policy.state != STATE_WAITING || p->policy.due_ns > now_ns()) drop_next(p);
 }
 
 /* --- order ------------------------------------------------------------------------------------ */
@@ -268,6 +261,19 @@ static bool may_start(const struct super *s, enum super_proc i)
     return s->procs[PROC_KEEPER].policy.state == STATE_UP;
 }
 
+/* A process on a GPU takes its time to die: until the driver has taken everything back its pidfd
+ * says nothing. Its successor has something to do in that time that needs no lease: it opens its
+ * device, and waits. Dead is only who is dead: that the pipe is closed decides nothing else. */
+static void is_going(struct super *s, enum super_proc i)
+{
+    struct proc *p = &s->procs[i];
+    const bool has_committed = progress_of(s->ledger, i) != p->progress_at_start;
+    if (i == PROC_KEEPER || s->is_stopping || !may_start(s, i) || p->next.pid != 0 ||
+        !policy_answers_at_once(&p->policy, has_committed, now_ns()))
+        return;
+    if (start_next(s, i) == OK) tell(s, i, "goes, %d is to come after it", (int)p->next.pid);
+}
+
 /* A maker is gone for good, and nobody else has done anything for a while: what the gateway still
  * waits for will not come. Its file is whole at any instant. */
 static bool nothing_comes(struct super *s)
@@ -279,7 +285,7 @@ static bool nothing_comes(struct super *s)
         const enum policy_state state = s->procs[i].policy.state;
         has_lost_one |= state == STATE_OFF;
         is_busy |= policy_is_running(state) && h && ledger_read(&h->phase) != PHASE_IDLE;
-        progress += progress_of(s, i);
+        progress += progress_of(s->ledger, i);
     }
     if (!has_lost_one || is_busy || progress != s->idle_progress || s->idle_ns == 0) {
         s->idle_progress = progress;
@@ -408,9 +414,11 @@ static void look_at(struct super *s, enum super_proc i)
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) break;
         if (n == 1 && c == '\n') do_event(s, i, EVENT_READY);
         if (n == 1) p->beat_ns = now_ns();
-        if (n == 1 && i == PROC_KEEPER) continue;
-        close(p->ready_fd); /* said it, or closed it unsaid */
+        p->holds_it |= n == 1 && c == '.';
+        if (n == 1) continue;
+        close(p->ready_fd);
         p->ready_fd = -1;
+        if (p->holds_it) is_going(s, i);
     }
     if (child_has_ended(&p->child, &status)) died(s, i, status);
 }
@@ -454,6 +462,7 @@ void super_step(struct super *s, int32_t wait_ms)
     look_for_ledger(s);
     for (enum super_proc i = PROC_KEEPER; i < PROCS; i++) {
         const struct policy *p = &s->procs[i].policy;
+        if (s->is_stopping || !may_start(s, i)) drop_next(&s->procs[i]);
         if (p->due_ns == 0 || p->due_ns > now_ns()) continue;
         if (p->state != STATE_WAITING || may_start(s, i)) do_event(s, i, EVENT_TIMER);
     }
@@ -520,6 +529,7 @@ void super_close(struct super **sp)
     struct super *s = *sp;
     if (!s) return;
     for (int i = PROCS - 1; i >= 0; i--) {
+        drop_next(&s->procs[i]);
         child_kill(&s->procs[i].child);
         if (s->procs[i].ready_fd >= 0) close(s->procs[i].ready_fd);
         log_pipe_close(&s->procs[i].log);

@@ -152,10 +152,21 @@ static enum policy_verdict off(struct policy *p, enum policy_verdict v)
     return v;
 }
 
+static bool is_fruitful(const struct policy *p, bool has_committed, int64_t at_ns)
+{
+    return has_committed || (p->up_ns != 0 && at_ns - p->up_ns >= UP_IS_PROGRESS_NS);
+}
+
+bool policy_answers_at_once(const struct policy *p, bool has_committed, int64_t at_ns)
+{
+    return p->state == STATE_UP && p->is_wanted &&
+           (p->n_fruitless == 0 || is_fruitful(p, has_committed, at_ns));
+}
+
 enum policy_verdict policy_died(struct policy *p, const struct policy_death *d, int64_t at_ns,
                                 const struct policy_limits *lim)
 {
-    const bool was_up_long = p->up_ns != 0 && at_ns - p->up_ns >= UP_IS_PROGRESS_NS;
+    const bool is_fruit = is_fruitful(p, d->has_committed, at_ns);
     p->up_ns = 0;
     if (!p->is_wanted) return off(p, VERDICT_OFF);
     p->state = STATE_WAITING;
@@ -167,7 +178,7 @@ enum policy_verdict policy_died(struct policy *p, const struct policy_death *d, 
     if (policy_is_fault(d) && faults_at(p, d->unit) >= lim->n_faults_max)
         return off(p, VERDICT_POISON);
     if (deaths_since(p, at_ns - lim->deaths_ns) >= lim->n_deaths_max) return off(p, VERDICT_DEATHS);
-    if (d->has_committed || was_up_long) p->n_fruitless = 0;
+    if (is_fruit) p->n_fruitless = 0;
     p->due_ns = at_ns + backoff_ns(p->n_fruitless);
     p->n_fruitless++;
     return VERDICT_AGAIN;

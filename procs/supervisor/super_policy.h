@@ -92,6 +92,10 @@ enum policy_action policy_event(struct policy *p, enum policy_event ev, int64_t 
 enum policy_verdict policy_died(struct policy *p, const struct policy_death *d, int64_t at_ns,
                                 const struct policy_limits *lim);
 
+/* Whether a death now, of nobody's asking, is answered without a wait; what has_committed says is
+ * as of now. It may still be the last that is. */
+bool policy_answers_at_once(const struct policy *p, bool has_committed, int64_t at_ns);
+
 /* Is there a process in this state? */
 bool policy_is_running(enum policy_state s);
 

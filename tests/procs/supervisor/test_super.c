@@ -1,6 +1,7 @@
 /* test_super.c - real processes under the supervisor: order, restarts, ends, and no orphan. */
 #include "procs/supervisor/super.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -53,6 +54,67 @@ static void test_a_death_is_answered_and_alone(void **state)
     assert_true(fake_until(s, was_started_twice));
     assert_true(now_ns() - at_ns < (int64_t)5 * NS_PER_S);
     assert_int_equal(fake_count("start "), 6);
+    fake_close(&s, &dir);
+}
+
+/* The first dit says that it holds its pipe, and lets go of it a second before it is dead. */
+static void put_slow_death(const char *end)
+{
+    char text[300];
+    snprintf(text, sizeof text,
+             "[ -e $dir/dit.was ] || { : > $dir/dit.was; printf '\\n.' >&3; sleep 0.2; exec 3>&-\n"
+             "sleep 1; echo \"dead dit\" >> $dir/trace; %s; }\n",
+             end);
+    scratch_put("dit.before", text);
+}
+
+static bool has_next(const struct super *sup)
+{
+    (void)sup;
+    return fake_count("start dit ") == 2;
+}
+
+static bool is_nobody(int pid)
+{
+    return kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+static void test_the_next_begins_while_one_dies(void **state)
+{
+    (void)state;
+    put_slow_death("kill -9 $$");
+    fake_open(&s, &dir, &conf);
+    assert_true(fake_until(s, super_is_ready));
+    assert_true(fake_until(s, was_started_twice));
+    assert_in_range(fake_trace("start dit ", 1), 0, fake_trace("dead dit", 0));
+    const int64_t until_ns = now_ns() + NS_PER_S;
+    while (now_ns() < until_ns || !super_is_ready(s)) super_step(s, 20);
+    assert_int_equal(fake_count("start dit "), 2);
+    assert_false(is_nobody(fake_pid("dit", 1)));
+    fake_close(&s, &dir);
+    assert_true(is_nobody(fake_pid("dit", 1)));
+}
+
+/* No heir is left where there is to be none: the end was asked for, or coming again cannot help. */
+static void test_a_next_that_is_not_wanted_goes(void **state)
+{
+    (void)state;
+    put_slow_death("sleep 30");
+    fake_open(&s, &dir, &conf);
+    assert_true(fake_until(s, has_next));
+    fake_close(&s, &dir);
+    assert_true(is_nobody(fake_pid("dit", 1)));
+}
+
+static void test_nor_one_after_a_final_status(void **state)
+{
+    (void)state;
+    put_slow_death("exit 78");
+    fake_open(&s, &dir, &conf);
+    assert_true(fake_until(s, super_is_gone));
+    assert_int_equal(super_verdict(s), ERR_CONFIG);
+    assert_int_equal(fake_count("start dit "), 2);
+    assert_true(is_nobody(fake_pid("dit", 1)));
     fake_close(&s, &dir);
 }
 
@@ -291,6 +353,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_order_of_start_and_end, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_a_death_is_answered_and_alone, open_all,
                                         scratch_close),
+        cmocka_unit_test_setup_teardown(test_the_next_begins_while_one_dies, open_all,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(test_a_next_that_is_not_wanted_goes, open_all,
+                                        scratch_close),
+        cmocka_unit_test_setup_teardown(test_nor_one_after_a_final_status, open_all, scratch_close),
         cmocka_unit_test_setup_teardown(test_the_keepers_death_restarts_all, open_all,
                                         scratch_close),
         cmocka_unit_test_setup_teardown(test_a_final_status_ends_all, open_all, scratch_close),
