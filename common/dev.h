@@ -64,6 +64,7 @@ uint64_t dev_allocs_sealed(const struct dev *d); /* allocations asked for after 
 /* The n-th dev_alloc from now (0 = the next) fails with ERR_NOMEM; negative: none does. */
 void dev_fail_at(struct dev *d, int n);
 
+/* host_src may be written again at once, unless it is pinned: then after dev_sync. */
 MUST_USE err_t dev_upload(struct dev *d, void *dst, const void *host_src, size_t bytes);
 MUST_USE err_t dev_download(struct dev *d, void *host_dst, const void *src, size_t bytes);
 MUST_USE err_t dev_copy(struct dev *d, void *dst, const void *src, size_t bytes); /* no overlap */

@@ -326,7 +326,6 @@ static err_t prepare_timestep(struct dit *m, int32_t step)
     for (int32_t i = 0; i < 2; i++)
         TRY(ops_add(d, RESHAPE(tensor_rows(mod, m->layers * MODS + i, 1), m->C),
                     RESHAPE(tensor_rows(m->head_mod, i, 1), m->C), RESHAPE(m->time_e, m->C)));
-    TRY(dev_sync(d));
 out:
     return e;
 }
@@ -568,7 +567,6 @@ err_t dit_prepare(struct dit *m, const struct kv *kv, const char *steps)
     m->kv = kv;
     TRY(prepare_timestep(m, SCHED_CLEAN));
     TRY(upload_rotations(m, m->rot_yx, m->rot_yx.shape[0], 0));
-    TRY(dev_sync(m->d));
     TRY(dit_set_preset(m, steps));
 out:
     return e;

@@ -168,12 +168,16 @@ out:
     return e;
 }
 
-/* Says so whenever the last kind of pass has been recorded. */
+/* Says so whenever the last kind of pass has been recorded, and what all of them took. */
 static void look_at_kinds(struct dit_stage *p)
 {
     int32_t n;
+    char took[400];
     const int32_t of = dit_kinds(p->model, &n);
-    if (n == of && !p->is_recorded) log_info("recorded", "kinds=%d", of);
+    if (n == of && !p->is_recorded) {
+        dev_took_text(p->st->dev, took, sizeof took);
+        log_info("recorded", "kinds=%d%s", of, took);
+    }
     p->is_recorded = n == of;
 }
 
