@@ -25,6 +25,7 @@ enum { PRESETS_MAX = 32, PRESET_NAME_MAX = 40, TEXT_MAX = CONF_TEXT_MAX - 1 };
 #define BOOL(s, k, fb, help) FIELD(struct conf, s, k, FIELD_BOOL, 0, 1, fb, help)
 
 static const char *const rope_names[] = {"absolute", "relative"};
+static const char *const overlap_names[] = {"auto", "true", "false"};
 static const char *const parity_names[] = {"reference", "clean"};
 static const char *const precision_names[] = {"auto", "fp32", "fp8", "int8_kv"};
 
@@ -90,7 +91,8 @@ static const struct field fields[] = {
     I32(dit, ring_latents, 53, 4096, "64",
         "clean latent frames kept; at least dit.window + dit.block + 38, to rebuild the VAE"),
     I32(dit, prompt_wait_ms, 100, 86400000, "600000", "how long a due prompt may take to encode"),
-    BOOL(dit, overlap, "true", "the DiT works on while the VAE decodes; false: they take turns"),
+    FIELD_NAMED(struct conf, dit, overlap, overlap_names, "auto",
+                "the DiT works on while the VAE decodes; false: turns; auto: turns on one GPU"),
 
     I32(vae, base_dim, 2, 512, "96", "channels of the VAE's last stage; even"),
     I32(vae, ring_frames, 24, 4096, "56",

@@ -13,11 +13,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "common/err.h"
 
 enum { CONF_TEXT_MAX = 160, CONF_SWITCHES_MAX = CONF_TEXT_MAX / 2, CONF_PRESETS_BYTES = 8192 };
 enum conf_rope { ROPE_ABSOLUTE, ROPE_RELATIVE };
+enum conf_overlap { OVERLAP_AUTO, OVERLAP_TRUE, OVERLAP_FALSE };
 enum conf_parity { PARITY_REFERENCE, PARITY_CLEAN };
 /* The last two, of the DiT's matrices and of its K and V, are what presets name and no kernel does.
  */
@@ -68,7 +70,7 @@ struct conf {
         char steps[CONF_TEXT_MAX]; /* denoising steps as table indices: 1000,750,500,250 */
         int32_t ring_latents;      /* clean latents kept */
         int32_t prompt_wait_ms;    /* how long a due prompt may take to encode */
-        bool overlap;              /* works on while the VAE decodes */
+        int32_t overlap;           /* enum conf_overlap; see conf_overlaps */
     } dit;
     struct {
         int32_t base_dim;
@@ -143,6 +145,13 @@ void conf_print_help(FILE *f);
 static inline int32_t conf_window_max(const struct conf *c)
 {
     return c->dit.window_max > c->dit.window ? c->dit.window_max : c->dit.window;
+}
+/* The DiT works on while the VAE decodes. On one GPU they would only take each other's time slices:
+ * there, unless told otherwise, the DiT waits until the VAE has decoded all that was made. */
+static inline bool conf_overlaps(const struct conf *c)
+{
+    const bool same = strcmp(c->place.dit, c->place.vae) == 0 && strcmp(c->place.dit, "cpu") != 0;
+    return c->dit.overlap == OVERLAP_TRUE || (c->dit.overlap == OVERLAP_AUTO && !same);
 }
 static inline int32_t conf_width_px(const struct conf *c)
 {

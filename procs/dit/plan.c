@@ -165,7 +165,7 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
     struct plan p = {.action = PLAN_WAIT, .block = L, .script = -1, .needs = -1};
 
     MUST(K <= L && L <= K + 1);
-    if (!c->dit.overlap && (int64_t)ledger_read(&l->vae.n_latents) < L * c->dit.block) return p;
+    if (!conf_overlaps(c) && (int64_t)ledger_read(&l->vae.n_latents) < L * c->dit.block) return p;
     if (K < L) return plan_clean(l, c, L, is_ready, self);
 
     p.session = ledger_session_of(l, L);

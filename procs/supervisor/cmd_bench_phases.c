@@ -160,7 +160,7 @@ static err_t steady_state(struct bench *b, int series)
     json_object_set_new(o, "px_frame_ms", results_stats(v, n_gaps));
     const double max_ms = json_number_value(json_object_get(o, "ss_max"));
     json_object_set_new(o, "meets_40ms", json_boolean(max_ms <= 40));
-    const bool is_overlapped = which == STEADY_STREAM && b->p.conf.dit.overlap;
+    const bool is_overlapped = which == STEADY_STREAM && conf_overlaps(&b->p.conf);
     const struct components c =
         measure_components(&t, &b->trace, WARM + n - BREAKDOWN, WARM + n, is_overlapped);
     put_components(o, &c);

@@ -72,7 +72,7 @@ json_t *results_head(const char *protocol, const char *commit, const char *conf_
         "preset", preset, "width_px", (int)conf_width_px(c), "height_px", (int)conf_height_px(c),
         "block", (int)c->dit.block, "window", (int)c->dit.window, "sink", (int)c->dit.sink, "steps",
         c->dit.steps, "graphs", (int)c->gpu.graphs, "edge", (int)c->gpu.edge, "overlap",
-        (int)c->dit.overlap, "reuse", (int)c->cache.reuse, "fps", (int)c->run.fps, "ahead_ms",
+        (int)conf_overlaps(c), "reuse", (int)c->cache.reuse, "fps", (int)c->run.fps, "ahead_ms",
         (int)c->run.ahead_ms, "runs");
 }
 

@@ -125,6 +125,9 @@ static void test_the_files_for_gpus(void **state)
         memcpy(want.presets, c.presets, sizeof c.presets);
         want.dit.window_max = c.presets[0] ? 12 : 0;
         assert_memory_equal(&c, &want, sizeof c);
+        assert_int_equal(conf_overlaps(&c), i == 1); /* on one GPU they take turns */
+        c.dit.overlap = i == 0 ? OVERLAP_TRUE : OVERLAP_FALSE;
+        assert_int_equal(conf_overlaps(&c), i == 0);
     }
 }
 
@@ -326,7 +329,7 @@ static void test_presets_of_the_seed(void **state)
             assert_int_equal(c.dit.window, presets[k].window);
             if (presets[k].steps) assert_string_equal(c.dit.steps, presets[k].steps);
             assert_int_equal(c.gpu.graphs, k > 0);
-            assert_int_equal(c.dit.overlap, k > 0);
+            assert_int_equal(c.dit.overlap, k > 0 ? OVERLAP_AUTO : OVERLAP_FALSE);
             assert_int_equal(c.cache.reuse, k > 0);
         }
 }

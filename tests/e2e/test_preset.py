@@ -79,7 +79,7 @@ def test_preset_in_a_live_session(tmp):
         for name, line in (("turbp", "unknown preset turbp .known: baseline, .*tall"),
                            ("ultra", "preset ultra: model.precision = fp8: not built"),
                            ("tall", "preset tall: model.latent_rows = 8: 4 here"),
-                           ("baseline", "preset baseline: dit.overlap = false: true here")):
+                           ("baseline", "preset baseline: dit.overlap = false: auto here")):
             check_result(run(["preset", name, "--run", s.run_dir]), 78, line)
         check(s.finish() == 0, s.err())
     # The change to turbo and each later one is of the window, but quick's is from 8 to 12, too.
@@ -203,7 +203,8 @@ def test_baseline(tmp):
             (None, ["--set", "dit.overlap=false"], True, 2),
             (None, ["--set", "cache.reuse=false"], False, 4),
             (None, ["--set", "run.preset=baseline"], True, 4),
-            ("gpus=1 graph=0", ["--set", "gpu.graphs=false"] + ONE_GPU, False, 2),
+            ("gpus=1 graph=0", ["--set", "gpu.graphs=false"] + ONE_GPU, True, 2),
+            ("gpus=1", ["--set", "dit.overlap=true"] + ONE_GPU, False, 2),
             ("gpus=1 graph=0", ["--set", "run.preset=baseline"] + ONE_GPU, True, 4)):
         with fake_gpus(machine) if machine else contextlib.nullcontext():
             with Pipeline(tmp, *more) as p:

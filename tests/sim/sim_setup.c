@@ -131,7 +131,7 @@ void sim_setup(struct sim *s)
     set_conf(s);
     set_faults(s);
     set_jobs(s);
-    s->conf.dit.overlap = sim_pick(s, 8) > 0;
+    s->conf.dit.overlap = sim_pick(s, 8) > 0 ? OVERLAP_TRUE : OVERLAP_FALSE;
 }
 
 /* --- the client ------------------------------------------------------------------------------- */

@@ -166,12 +166,12 @@ static void test_taking_turns(void **state)
         const struct plan_case *t = &cases[i];
         int64_t bits = t->is_ready;
         lay(t);
-        c.dit.overlap = false;
+        c.dit.overlap = OVERLAP_FALSE;
         l->vae.n_latents = (uint64_t)(t->L * c.dit.block - 1);
         if (t->L > 0) assert_int_equal(plan_next(l, &c, ready, &bits).action, PLAN_WAIT);
         l->vae.n_latents = (uint64_t)(t->L * c.dit.block);
         const struct plan turns = plan_next(l, &c, ready, &bits);
-        c.dit.overlap = true;
+        c.dit.overlap = OVERLAP_TRUE;
         const struct plan at_once = plan_next(l, &c, ready, &bits);
         assert_memory_equal(&turns, &at_once, sizeof turns);
     }
