@@ -9,9 +9,10 @@ from rollout import SIGMAS, T_MAX, Session, sigma_of
 from world import place_of
 
 BLOCK, WINDOW = 3, 12  # latent frames; the sink is one block
-POSTERIOR = 0.4  # the most deviation of the noise on latents under which the decoder learns
+POSTERIOR = 0.6  # the most deviation of the noise on latents under which the decoder learns
 CONTEXT = 0.4    # the most noise on the true blocks that a later one is given
 THING = 7.0      # how much more a pixel of the thing weighs: they are few, and all that is hard
+AROUND = 2       # pixels, how far beyond its edge that goes: a corner is made of both sides
 # All is decided in a video's first block at its first level, out of nothing but noise and text: it is
 # the hardest to learn. How often it is learnt beside the other levels, and how much the block counts.
 BEGIN, FIRST = 0.4, 3.0
@@ -31,8 +32,9 @@ def vae_loss(world, encoder, vae, n, n_latents, side):
     some = POSTERIOR * world.random(n, 1, 1, 1, 1)
     y = vae.decode(z + some * torch.randn_like(z)).float()
     far = (x - x.mean((3, 4), keepdim=True)).abs().amax(1, keepdim=True) > FAR
+    thing = F.max_pool3d(far.float(), (1, 2 * AROUND + 1, 2 * AROUND + 1), 1, (0, AROUND, AROUND))
     error = (y - x).abs() + 2 * (y - x).pow(2)
-    return ((1 + THING * far) * error).mean()
+    return ((1 + THING * thing) * error).mean()
 
 
 class Streams:

@@ -7,7 +7,7 @@
 WORK keeps the state, in files of at most 16 MiB, and in the end vae, text, dit and
 encoder.safetensors. The same command goes on where an earlier one stopped; every step has a seed of
 its own, so that cuts change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when
-nothing is left to do. --start PHASE begins there, from the weights that are shipped; --end PHASE is
+nothing is left to do. --from PHASE begins there, with the weights that are shipped; --until PHASE is
 done after that one: `decoder` and `teach` do not need each other, and can be trained side by
 side."""
 import argparse
@@ -38,9 +38,9 @@ PART = 15 << 20  # bytes of a state file
 # The VAE needs long clips of whole pictures too: a latent weighs on what comes 38 latents later, and
 # a decoder falls apart where it has seen nothing like it: after beginnings, or far from the edge.
 PHASES = {
-    "demo": {"vae": (4200, 2e-3, ((16, 6, SIDE), (2, 45, SIDE))),
-             "decoder": (6800, 1.5e-3, ((16, 6, SIDE), (2, 45, SIDE))),
-             "teach": (4000, 1e-3, ((384, 6),)),
+    "demo": {"vae": (4600, 2e-3, ((16, 6, SIDE), (2, 45, SIDE))),
+             "decoder": (1400, 1e-3, ((16, 6, SIDE), (2, 45, SIDE))),
+             "teach": (4800, 1e-3, ((384, 6),)),
              "roll": (300, 2e-4, ((128, 7),))},
     "smoke": {"vae": (12, 2e-3, ((2, 3, 48), (2, 5, 32))),
               "decoder": (4, 2e-3, ((2, 3, 48),)),
@@ -271,8 +271,11 @@ def main():
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--minutes", type=float, default=1e9, help="stop then, to go on later")
     p.add_argument("--steps", type=int, default=1 << 60, help="stop after so many")
-    p.add_argument("--start", choices=list(PHASES["demo"]), help="there, from shipped weights")
-    p.add_argument("--end", choices=list(PHASES["demo"]), default="roll", help="done after that")
+    # torchrun takes options that begin like its own, such as --start
+    p.add_argument("--from", dest="start", choices=list(PHASES["demo"]),
+                   help="there, with shipped weights")
+    p.add_argument("--until", choices=list(PHASES["demo"]), default="roll",
+                   help="done after that")
     a = p.parse_args()
     os.makedirs(a.work, exist_ok=True)
     torch.backends.cudnn.benchmark = True  # convolutions of few channels: let it look for the best
@@ -281,7 +284,7 @@ def main():
     t = Training(a.work, a.size, ranks)
     t.load(a.start)
     began = said = time.monotonic()
-    recent, left, end = [], a.steps, 1 + list(t.phases).index(a.end)
+    recent, left, end = [], a.steps, 1 + list(t.phases).index(a.until)
     while t.at["phase"] < end and left > 0:
         if t.at["step"] % 16 == 0 and ranks.first_says(time.monotonic() - began > 60 * a.minutes):
             break

@@ -104,7 +104,7 @@ def test_training(tmp):
 
 def test_one_phase(tmp):
     """From shipped weights the decoder alone: all else stays as it is."""
-    check(train(tmp, "--start", "decoder", "--end", "decoder"), "is not done")
+    check(train(tmp, "--from", "decoder", "--until", "decoder"), "is not done")
     made, shipped = weights(tmp), {n: tensors.load(os.path.join(folder, n + ".safetensors"))
                                    for n, folder in make.SHIPPED.items()}
     for n in made:

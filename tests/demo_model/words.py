@@ -18,7 +18,7 @@ BACKGROUNDS = {"black": (16, 16, 16), "gray": (120, 120, 120), "blue": (50, 80, 
 # What it is called; the first word is the name of the shape.
 SHAPES = {"ball": ("ball", "circle"), "square": ("square", "box"),
           "triangle": ("triangle", "pyramid"), "cross": ("cross", "plus")}
-SIZES = {"small": 10.0, "medium": 14.0, "big": 19.0}  # pixels from the middle to the furthest edge
+SIZES = {"small": 12.0, "medium": 16.0, "big": 21.0}  # pixels from the middle to the furthest edge
 SIZE_WORDS = {"small": ("small", "little"), "medium": ("",), "big": ("big", "large")}
 MOTIONS = {
     "left": ("moves to the left", "moves left", "goes left", "moving left"),
