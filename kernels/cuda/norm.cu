@@ -1,182 +1,218 @@
-/* norm.cu - norms over rows: a warp a row. A row is read from memory once and then from the cache,
- * so that any length is served by the same lines.
+/* norm.cu - norms over rows.
+ *
+ * Rows of the models' lengths are held in registers between what is measured of them and what is
+ * made of them, three chunks a lane, so that all of a row is on its way at once and is read once.
+ * Rows of any other length are a warp's, read again from the cache.
  */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/chunk.cuh"
 
-enum { ROWS = 8 }; /* a block */
+enum { ROWS = 8 };                  /* of any length, a block */
+enum { HELD = 3, LANES_MAX = 128 }; /* chunks a lane, lanes a row */
 
-/* What the norms have in common; the sum of squares is of x minus shift. */
-template <class X> CUDA_FN float row_sum(const X *x, int n)
-{
-    float sum = 0;
-    for (int c = (int)threadIdx.x % 32 * 4; c < n; c += 128) {
-        const float4 v = get4(x + c);
-        sum += (v.x + v.y) + (v.z + v.w);
-    }
-    return warp_sum(sum);
-}
+enum kind { RMS, LAYER, L2, L2_SILU };
 
-template <class X> CUDA_FN float row_sum_sq(const X *x, int n, float shift)
-{
-    float sum = 0;
-    for (int c = (int)threadIdx.x % 32 * 4; c < n; c += 128) {
-        const float4 v = get4(x + c);
-        const float a = v.x - shift, b = v.y - shift, p = v.z - shift, q = v.w - shift;
-        sum += (a * a + b * b) + (p * p + q * q);
-    }
-    return warp_sum(sum);
-}
-
-/* Rows whose length is no multiple of 4: the same, an element at a time. */
-template <class X> CUDA_FN float row_sum_odd(const X *x, int n)
-{
-    float sum = 0;
-    for (int c = (int)threadIdx.x % 32; c < n; c += 32) sum += get(x + c);
-    return warp_sum(sum);
-}
-
-template <class X> CUDA_FN float row_sum_sq_odd(const X *x, int n, float shift)
-{
-    float sum = 0;
-    for (int c = (int)threadIdx.x % 32; c < n; c += 32) {
-        const float a = get(x + c) - shift;
-        sum += a * a;
-    }
-    return warp_sum(sum);
-}
-
-/* y = x * k * w */
-struct by_weight {
-    const float *w;
-    float k;
-    CUDA_FN float at(const struct by_weight &s, float x, int c)
-    {
-        return x * s.k * s.w[c];
-    }
-};
-
-/* y = silu?(x * k * w) */
-struct by_weight_silu {
-    const float *w;
-    float k;
-    CUDA_FN float at(const struct by_weight_silu &s, float x, int c)
-    {
-        return silu(x * s.k * s.w[c]);
-    }
-};
-
-/* y = (x - mean) * k * (one + w) + b */
-struct by_affine {
+/* RMS: x / sqrt(mean of squares + eps) * w.  LAYER: (x - mean) / sqrt(variance + eps) *
+ * (one + w) + b.  L2, and its SiLU: x / max(|x|, 1e-12) * sqrt(n) * w. */
+struct how {
     const float *w, *b;
-    float mean, k, one;
-    CUDA_FN float at(const struct by_affine &s, float x, int c)
-    {
-        return (x - s.mean) * s.k * (s.one + s.w[c]) + s.b[c];
-    }
+    float one, eps;
+    float inv, root; /* 1 / n, sqrt(n): norm_rows sees to them */
 };
 
-template <class Y, class X, class F> CUDA_FN void map_row(Y *y, const X *x, int n, const F &f)
+/* By the chip's own 2^x and 1 / x, whose error is far below what a half can tell. */
+CUDA_FN float silu_of_half(float x)
 {
+    float e, r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * -1.4426950409f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
+    return x * r;
+}
+
+/* What a row is multiplied by; sq: the sum of squares of x, or of x - mean. */
+template <enum kind K> CUDA_FN float scale_of(const struct how &h, float sq)
+{
+    const bool is_l2 = K == L2 || K == L2_SILU;
+    return is_l2 ? h.root * fminf(rsqrtf(sq), 1e12f) : rsqrtf(sq * h.inv + h.eps);
+}
+
+template <enum kind K, class X>
+CUDA_FN float normed(float x, float mean, float scale, float w, float b)
+{
+    if (K == LAYER) return (x - mean) * scale * w + b;
+    const float y = x * scale * w;
+    if (K != L2_SILU) return y;
+    return sizeof(X) == 2 ? silu_of_half(y) : silu(y);
+}
+
+/* --- rows of 3 G chunks, G lanes a row -------------------------------------------------------- */
+
+/* Over the G lanes of a row; room: a float a warp. */
+template <int G> CUDA_FN float lanes_sum(float x, float *room)
+{
+#pragma unroll
+    for (int i = (G < 32 ? G : 32) / 2; i > 0; i /= 2) x += __shfl_xor_sync(0xFFFFFFFFu, x, i);
+    if (G <= 32) return x;
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
+    __syncthreads();
+    const float *mine = room + threadIdx.x / G * (G / 32);
+    x = 0;
+#pragma unroll
+    for (int i = 0; i < G / 32; i++) x += mine[i];
+    return x;
+}
+
+template <enum kind K, class Y, class X, int G>
+__global__ static void __launch_bounds__(LANES_MAX)
+    k_norm_held(Y *y, const X *x, const struct how h, int64_t n_rows)
+{
+    enum { N = chunk<X>::N, C = HELD * G * N, WARPS = LANES_MAX / 32 };
+    __shared__ float room[2][WARPS];
+    const int64_t r = (int64_t)blockIdx.x * (LANES_MAX / G) + threadIdx.x / G;
+    const int first = (int)threadIdx.x % G * N; /* and a chunk of each lane further */
+    uint4 raw[HELD];
+    float f[N], mean = 0, sq = 0;
+#pragma unroll
+    for (int i = 0; i < HELD; i++)
+        raw[i] = r < n_rows ? *(const uint4 *)(x + r * C + first + i * G * N) : zeros();
+    if (K == LAYER) {
+#pragma unroll
+        for (int i = 0; i < HELD; i++) {
+            unpack<X>(f, raw[i]);
+#pragma unroll
+            for (int j = 0; j < N; j++) mean += f[j];
+        }
+        mean = lanes_sum<G>(mean, room[0]) * h.inv;
+    }
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        unpack<X>(f, raw[i]);
+#pragma unroll
+        for (int j = 0; j < N; j++) sq += (f[j] - mean) * (f[j] - mean);
+    }
+    const float scale = scale_of<K>(h, lanes_sum<G>(sq, room[1]));
+    if (r >= n_rows) return;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const int c = first + i * G * N;
+        float w[N], b[N] = {0};
+        get_floats(w, h.w + c);
+        if (K == LAYER) get_floats(b, h.b + c);
+        unpack<X>(f, raw[i]);
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            f[j] = normed<K, X>(f[j], mean, scale, K == LAYER ? h.one + w[j] : w[j], b[j]);
+        put(y + r * C + c, f);
+    }
+}
+
+/* --- rows of any length, a warp a row --------------------------------------------------------- */
+
+/* The sums of (x - shift) and of its square, four elements at a time where n allows it. */
+template <bool IS_SQUARE, class X> CUDA_FN float row_sum(const X *x, int n, float shift)
+{
+    float sum = 0;
     if (n % 4 == 0) {
         for (int c = (int)threadIdx.x % 32 * 4; c < n; c += 128) {
             const float4 v = get4(x + c);
-            set4(y + c, make_float4(F::at(f, v.x, c), F::at(f, v.y, c + 1), F::at(f, v.z, c + 2),
-                                    F::at(f, v.w, c + 3)));
+            const float a = v.x - shift, b = v.y - shift, p = v.z - shift, q = v.w - shift;
+            sum += IS_SQUARE ? (a * a + b * b) + (p * p + q * q) : (a + b) + (p + q);
         }
     } else {
-        for (int c = (int)threadIdx.x % 32; c < n; c += 32) set(y + c, F::at(f, get(x + c), c));
+        for (int c = (int)threadIdx.x % 32; c < n; c += 32) {
+            const float a = get(x + c) - shift;
+            sum += IS_SQUARE ? a * a : a;
+        }
+    }
+    return warp_sum(sum);
+}
+
+template <enum kind K, class Y, class X>
+__global__ static void __launch_bounds__(32 * ROWS)
+    k_norm(Y *y, const X *x, const struct how h, int64_t n_rows, int n)
+{
+    const int64_t r = (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
+    const int lane = (int)threadIdx.x % 32;
+    if (r >= n_rows) return;
+    x += r * n;
+    y += r * n;
+    const float mean = K == LAYER ? row_sum<false>(x, n, 0) * h.inv : 0;
+    const float scale = scale_of<K>(h, row_sum<true>(x, n, mean));
+    const auto at = [&](float v, int c) {
+        const float w = K == LAYER ? h.one + h.w[c] : h.w[c];
+        return normed<K, X>(v, mean, scale, w, K == LAYER ? h.b[c] : 0);
+    };
+    if (n % 4 == 0) {
+        for (int c = lane * 4; c < n; c += 128) {
+            const float4 v = get4(x + c);
+            set4(y + c, make_float4(at(v.x, c), at(v.y, c + 1), at(v.z, c + 2), at(v.w, c + 3)));
+        }
+    } else {
+        for (int c = lane; c < n; c += 32) set(y + c, at(get(x + c), c));
     }
 }
 
-CUDA_FN int64_t my_row(void)
-{
-    return (int64_t)blockIdx.x * ROWS + threadIdx.x / 32;
-}
+/* --- ops -------------------------------------------------------------------------------------- */
 
-template <class Y, class X>
-__global__ static void __launch_bounds__(32 * ROWS)
-    k_rms_norm(Y *y, const X *x, const float *w, int64_t n_rows, int n, float eps)
-{
-    const int64_t r = my_row();
-    if (r >= n_rows) return;
-    const X *row = x + r * n;
-    const float sq = n % 4 == 0 ? row_sum_sq(row, n, 0) : row_sum_sq_odd(row, n, 0);
-    const struct by_weight f = {w, rsqrtf(sq / (float)n + eps)};
-    map_row(y + r * n, row, n, f);
-}
+#define HELD_ROWS(G)                                                                               \
+    k_norm_held<K, Y, X, G><<<n_blocks(n_rows, LANES_MAX / G), LANES_MAX, 0, cuda_stream(d)>>>(    \
+        (Y *)y.data, (const X *)x.data, h, n_rows)
 
-template <class Y>
-__global__ static void __launch_bounds__(32 * ROWS)
-    k_layer_norm(Y *y, const float *x, const float *w, const float *b, float one, int64_t n_rows,
-                 int n, float eps)
+/* The kernel for rows of n: of the lengths that pictures and tokens have, or of any. */
+template <enum kind K, class Y, class X>
+static void norm_rows(struct dev *d, struct tensor y, struct tensor x, struct how h)
 {
-    const int64_t r = my_row();
-    if (r >= n_rows) return;
-    const float *row = x + r * n;
-    const bool is_four = n % 4 == 0;
-    const float mean = (is_four ? row_sum(row, n) : row_sum_odd(row, n)) / (float)n;
-    const float sq = is_four ? row_sum_sq(row, n, mean) : row_sum_sq_odd(row, n, mean);
-    const struct by_affine f = {w, b, mean, rsqrtf(sq / (float)n + eps), one};
-    map_row(y + r * n, row, n, f);
-}
-
-template <class X>
-__global__ static void __launch_bounds__(32 * ROWS)
-    k_l2_norm(X *y, const X *x, const float *g, int64_t n_rows, int n, int with_silu)
-{
-    const int64_t r = my_row();
-    if (r >= n_rows) return;
-    const X *row = x + r * n;
-    const float sq = n % 4 == 0 ? row_sum_sq(row, n, 0) : row_sum_sq_odd(row, n, 0);
-    const float k = sqrtf((float)n) / fmaxf(sqrtf(sq), 1e-12f);
-    const struct by_weight plain = {g, k};
-    const struct by_weight_silu curved = {g, k};
-    if (with_silu) map_row(y + r * n, row, n, curved);
-    else map_row(y + r * n, row, n, plain);
+    enum { IS_PICTURE = K == L2 || K == L2_SILU, N = HELD * chunk<X>::N };
+    const int n = x.shape[x.rank - 1];
+    const int64_t n_rows = tensor_count(x) / n;
+    h.inv = 1.0f / (float)n;
+    h.root = sqrtf((float)n);
+    const int n_lanes = n % N == 0 && at_chunks(y.data, x.data, h.w, h.b) ? n / N : 0;
+    if constexpr (IS_PICTURE) {
+        if (n_lanes == 4) return HELD_ROWS(4);
+        if (n_lanes == 8) return HELD_ROWS(8);
+        if (n_lanes == 16) return HELD_ROWS(16);
+    } else {
+        if (n_lanes == 64) return HELD_ROWS(64);
+        if (n_lanes == 128) return HELD_ROWS(128);
+    }
+    k_norm<K, Y, X><<<n_blocks(n_rows, ROWS), 32 * ROWS, 0, cuda_stream(d)>>>(
+        (Y *)y.data, (const X *)x.data, h, n_rows, n);
 }
 
 extern "C" err_t cuda_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                                float eps)
 {
-    const int64_t rows = x.shape[0];
-    BY_TYPE(y.dtype, Y,
-            BY_TYPE(x.dtype, X,
-                    (k_rms_norm<Y, X><<<n_blocks(rows, ROWS), 32 * ROWS, 0, cuda_stream(d)>>>(
-                        (Y *)y.data, (const X *)x.data, (const float *)w.data, rows, x.shape[1],
-                        eps))));
+    const struct how h = {(const float *)w.data, NULL, 0, eps, 0, 0};
+    BY_TYPE(y.dtype, Y, BY_TYPE(x.dtype, X, (norm_rows<RMS, Y, X>(d, y, x, h))));
     return cuda_launched("rms_norm");
 }
 
-static err_t layer_norm(struct dev *d, struct tensor y, struct tensor x, const void *w,
-                        const void *b, float one, float eps)
+static err_t layer_norm(struct dev *d, struct tensor y, struct tensor x, struct how h)
 {
-    const int64_t rows = x.shape[0];
-    BY_TYPE(y.dtype, Y,
-            (k_layer_norm<Y><<<n_blocks(rows, ROWS), 32 * ROWS, 0, cuda_stream(d)>>>(
-                (Y *)y.data, (const float *)x.data, (const float *)w, (const float *)b, one, rows,
-                x.shape[1], eps)));
+    BY_TYPE(y.dtype, Y, (norm_rows<LAYER, Y, float>(d, y, x, h)));
     return cuda_launched("layer_norm");
 }
 
 extern "C" err_t cuda_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                                  struct tensor b, float eps)
 {
-    return layer_norm(d, y, x, w.data, b.data, 0.0f, eps);
+    return layer_norm(d, y, x, {(const float *)w.data, (const float *)b.data, 0, eps, 0, 0});
 }
 
 extern "C" err_t cuda_norm_modulate(struct dev *d, struct tensor y, struct tensor x,
                                     struct tensor scale, struct tensor shift, float eps)
 {
-    return layer_norm(d, y, x, scale.data, shift.data, 1.0f, eps);
+    return layer_norm(d, y, x,
+                      {(const float *)scale.data, (const float *)shift.data, 1, eps, 0, 0});
 }
 
 extern "C" err_t cuda_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g,
                               int with_silu)
 {
-    const int n = x.shape[x.rank - 1];
-    const int64_t rows = tensor_count(x) / n;
-    BY_TYPE(x.dtype, X,
-            (k_l2_norm<X><<<n_blocks(rows, ROWS), 32 * ROWS, 0, cuda_stream(d)>>>(
-                (X *)y.data, (const X *)x.data, (const float *)g.data, rows, n, with_silu)));
+    const struct how h = {(const float *)g.data, NULL, 0, 0, 0, 0};
+    BY_TYPE(x.dtype, X, {
+        if (with_silu) norm_rows<L2_SILU, X, X>(d, y, x, h);
+        else norm_rows<L2, X, X>(d, y, x, h);
+    });
     return cuda_launched("l2_norm");
 }

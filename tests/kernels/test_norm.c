@@ -83,7 +83,9 @@ static void one(enum what what, int32_t n_s, int32_t n_c, int in_place, float lo
 
 static void all_shapes(enum what what)
 {
-    static const int32_t shapes[][2] = {{1, 1}, {1, 16}, {3, 15}, {7, 97}, {33, 256}, {5, 1537}};
+    static const int32_t shapes[][2] = {{1, 1},    {1, 16},   {3, 15},   {7, 97},
+                                        {33, 256}, {5, 1537}, {131, 96}, {67, 192},
+                                        {35, 384}, {9, 1536}, {3, 5120}};
     for (size_t i = 0; i < COUNT(shapes); i++) {
         one(what, shapes[i][0], shapes[i][1], 0, -2.0f, 3.0f);
         one(what, shapes[i][0], shapes[i][1], 1, -2.0f, 3.0f);
@@ -142,6 +144,22 @@ static void test_zero_row(void **state)
     }
 }
 
+/* Far out SiLU is x or 0, never NaN: a row with one element has all its length there. */
+static void test_l2_silu_far(void **state)
+{
+    (void)state;
+    enum { S = 4, C = 96 };
+    const struct how h = {L2_SILU, 0};
+    float x[S * C] = {0}, y[S * C], g[C];
+    for (int i = 0; i < C; i++) g[i] = i % 2 ? -1000.0f : 1000.0f;
+    for (int s = 0; s < S; s++) x[s * C + s] = s < 2 ? 1.0f : -1.0f;
+    CHECK_OP(call, &h, OUT_ACT(y, S, C), IN_ACT(x, S, C), IN(g, C));
+    for (int i = 0; i < S * C; i++) {
+        const double z = (double)x[i] * sqrt(C) * (double)g[i % C];
+        assert_true(fabs((double)y[i] - fmax(z, 0)) <= 4e-3 * fabs(z));
+    }
+}
+
 /* A picture: rows are all dimensions but the last. */
 static void test_l2_norm_rank4(void **state)
 {
@@ -164,6 +182,7 @@ int main(void)
         TEST(test_l2_norm),
         TEST(test_layer_norm_far_from_zero),
         TEST(test_zero_row),
+        TEST(test_l2_silu_far),
         TEST(test_l2_norm_rank4),
     };
     return cmocka_run_group_tests_name("norm", tests, NULL, NULL);
