@@ -1,7 +1,8 @@
 /* rope.cu - from the QKV product to rotated queries and the KV ring; sink keys rotated anew. */
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/chunk.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / 32 };
+enum { PAIRS_MAX = 64 }; /* a head's, for the kernel that moves chunks */
 
 /* Where the pairs of a token's heads turn to: t, y, x. */
 struct grid {
@@ -79,6 +80,90 @@ __global__ static void __launch_bounds__(THREADS)
     }
 }
 
+/* The sums of two values over a block of up to WARPS warps, the same in every thread. */
+CUDA_FN float2 block_sums(float a, float b, float2 (&room)[WARPS])
+{
+    a = warp_sum(a);
+    b = warp_sum(b);
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = make_float2(a, b);
+    if (threadIdx.x < WARPS && threadIdx.x >= blockDim.x / 32)
+        room[threadIdx.x] = make_float2(0, 0);
+    __syncthreads();
+    float2 sum = make_float2(0, 0);
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) {
+        sum.x += room[i].x;
+        sum.y += room[i].y;
+    }
+    return sum;
+}
+
+/* A chunk of a row as it is normed, and as it is turned from there. turn: its pairs'. */
+template <class T>
+CUDA_FN void norm_and_turn(uint4 &normed, uint4 &turned, uint4 raw, float k, const float *weights,
+                           const float2 *turn)
+{
+    float a[chunk<T>::N], b[chunk<T>::N], w[chunk<T>::N];
+    get_floats(w, weights);
+    unpack<T>(a, raw);
+#pragma unroll
+    for (int i = 0; i < chunk<T>::N; i++) a[i] *= k * w[i];
+#pragma unroll
+    for (int i = 0; i < chunk<T>::N; i += 4) {
+        const float4 t = *(const float4 *)(turn + i / 2);
+        b[i] = a[i] * t.x - a[i + 1] * t.y;
+        b[i + 1] = a[i] * t.y + a[i + 1] * t.x;
+        b[i + 2] = a[i + 2] * t.z - a[i + 3] * t.w;
+        b[i + 3] = a[i + 2] * t.w + a[i + 3] * t.z;
+    }
+    normed = pack<T>(a);
+    turned = pack<T>(b);
+}
+
+template <class T> CUDA_FN float sum_of_squares(uint4 raw)
+{
+    float a[chunk<T>::N], sum = 0;
+    unpack<T>(a, raw);
+#pragma unroll
+    for (int i = 0; i < chunk<T>::N; i++) sum += a[i] * a[i];
+    return sum;
+}
+
+/* A token a block, a chunk of its q, of its k and of its v a thread: all are on their way before
+ * the first is needed. Blocks are (place, frame). inv_c: 1 / n_c. */
+template <class T>
+__global__ static void __launch_bounds__(THREADS)
+    k_qkv_chunks(T *q, T *k_ring, T *v_ring, T *k_sink, const T *qkv, const float *wq,
+                 const float *wk, const int32_t *slots, const struct grid g, int n_c, int n_sinks,
+                 float inv_c, float eps)
+{
+    enum { N = chunk<T>::N };
+    __shared__ float2 room[WARPS];
+    __shared__ __align__(16) float2 turns[PAIRS_MAX];
+    const int n_frame = (int)gridDim.x, in_frame = (int)blockIdx.x, frame = (int)blockIdx.y;
+    const int c = (int)threadIdx.x * N;
+    const int64_t token = (int64_t)frame * n_frame + in_frame;
+    uint4 raw[3];
+#pragma unroll
+    for (int i = 0; i < 3; i++)
+        raw[i] = c < n_c ? *(const uint4 *)(qkv + (token * 3 + i) * n_c + c) : zeros();
+    const int slot = slots[frame], y = in_frame / g.n_cols, x = in_frame % g.n_cols;
+#pragma unroll 1
+    for (int pair = (int)threadIdx.x; pair < g.n_d / 2; pair += (int)blockDim.x)
+        turns[pair] = turn_of(g, frame, y, x, pair);
+    const float2 sq = block_sums(sum_of_squares<T>(raw[0]), sum_of_squares<T>(raw[1]), room);
+    if (c >= n_c) return;
+    const float2 *turn = turns + c % g.n_d / 2;
+    const int64_t to = ((int64_t)slot * n_frame + in_frame) * n_c + c;
+    uint4 normed, turned;
+    norm_and_turn<T>(normed, turned, raw[0], rsqrtf(sq.x * inv_c + eps), wq + c, turn);
+    put_chunk(q + token * n_c + c, turned);
+    norm_and_turn<T>(normed, turned, raw[1], rsqrtf(sq.y * inv_c + eps), wk + c, turn);
+    put_chunk(k_ring + to, turned);
+    if (slot < n_sinks) put_chunk(k_sink + to, normed);
+    put_chunk(v_ring + to, raw[2]);
+}
+
 template <class T>
 __global__ static void __launch_bounds__(THREADS)
     k_sink(T *k_ring, const T *k_sink, const struct grid g, int n_c)
@@ -115,13 +200,25 @@ extern "C" err_t cuda_qkv_rope_cache(struct dev *d, struct tensor q, struct tens
                                      struct tensor rot_t, struct tensor rot_yx, int32_t n_rows,
                                      int32_t n_cols, float eps)
 {
-    const int n_c = wq.shape[0], n_sinks = k_sink.data ? k_sink.shape[0] / (n_rows * n_cols) : 0;
+    const int n_c = wq.shape[0], n_frame = n_rows * n_cols;
+    const int n_sinks = k_sink.data ? k_sink.shape[0] / n_frame : 0;
     const struct grid g = grid_of(rot_t, rot_yx, k_ring.shape[2], n_rows, n_cols);
-    BY_TYPE(q.dtype, T,
-            (k_qkv<T><<<(unsigned)q.shape[0], THREADS, 0, cuda_stream(d)>>>(
-                (T *)q.data, (T *)k_ring.data, (T *)v_ring.data, (T *)k_sink.data,
-                (const T *)qkv.data, (const float *)wq.data, (const float *)wk.data,
-                (const int32_t *)slots.data, g, n_c, n_sinks, eps)));
+    BY_TYPE(q.dtype, T, {
+        const int n_threads = (n_c / chunk<T>::N + 31) / 32 * 32;
+        T *const to[4] = {(T *)q.data, (T *)k_ring.data, (T *)v_ring.data, (T *)k_sink.data};
+        const T *const from = (const T *)qkv.data;
+        const float *const weights[2] = {(const float *)wq.data, (const float *)wk.data};
+        const int32_t *const at = (const int32_t *)slots.data;
+        if (g.n_d % chunk<T>::N == 0 && g.n_d / 2 <= PAIRS_MAX && n_threads <= THREADS &&
+            at_chunks(to[0], to[1], to[2], to[3]) && at_chunks(from, weights[0], weights[1], NULL))
+            k_qkv_chunks<T><<<dim3((unsigned)n_frame, (unsigned)slots.shape[0]), n_threads, 0,
+                              cuda_stream(d)>>>(to[0], to[1], to[2], to[3], from, weights[0],
+                                                weights[1], at, g, n_c, n_sinks, 1.0f / (float)n_c,
+                                                eps);
+        else
+            k_qkv<T><<<(unsigned)q.shape[0], THREADS, 0, cuda_stream(d)>>>(
+                to[0], to[1], to[2], to[3], from, weights[0], weights[1], at, g, n_c, n_sinks, eps);
+    });
     return cuda_launched("qkv_rope_cache");
 }
 

@@ -114,6 +114,9 @@ static void test_qkv_rope_cache(void **state)
     one((struct grid){3, 3, 5, 2, 22, 21, 7, 3}, (int32_t[]){6, 1, 3});
     one((struct grid){3, 6, 4, 3, 2, 3, 5, 0}, (int32_t[]){4, 0, 2});
     one((struct grid){2, 2, 7, 1, 4, 2, 4, 4}, (int32_t[]){3, 0});
+    one((struct grid){2, 1, 3, 12, 22, 21, 3, 1}, (int32_t[]){2, 0}); /* rows of the 1.3B model */
+    one((struct grid){2, 3, 2, 1, 44, 42, 2, 1}, (int32_t[]){1, 0});
+    one((struct grid){1, 1, 2, 34, 14, 9, 1, 1}, (int32_t[]){0});
 }
 
 static void test_slot_out_of_range(void **state)
