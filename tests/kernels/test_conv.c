@@ -143,12 +143,17 @@ static void test_upsample_conv(void **state)
 static void test_split_frames(void **state)
 {
     (void)state;
-    enum { T = 3, Y = 5, X = 7, C = 9, N = 2 * T * Y * X * C };
-    float *x = check_floats(N, 1), *y = check_floats(N, 2);
-    CHECK_OP(call_split_frames, NULL, OUT_ACT(y, 2 * T, Y, X, C), IN_ACT(x, T, Y, X, 2 * C));
-    for (int at = 0; at < N; at++) {
-        const int c = at % C, p = at / C % (Y * X), tj = at / C / (Y * X);
-        assert_true(y[at] == x[(tj / 2 * Y * X + p) * 2 * C + tj % 2 * C + c]);
+    enum { T = 3, Y = 5, X = 7, YX = Y * X };
+    static const int32_t channels[] = {9, 8, 48};
+    for (size_t i = 0; i < COUNT(channels); i++) {
+        const int32_t n_c = channels[i], n = 2 * T * YX * n_c;
+        float *x = check_floats(n, 1), *y = check_floats(n, 2);
+        CHECK_OP(call_split_frames, NULL, OUT_ACT(y, 2 * T, Y, X, n_c),
+                 IN_ACT(x, T, Y, X, 2 * n_c));
+        for (int32_t at = 0; at < n; at++) {
+            const int32_t c = at % n_c, p = at / n_c % YX, tj = at / n_c / YX;
+            assert_true(y[at] == x[(tj / 2 * YX + p) * 2 * n_c + tj % 2 * n_c + c]);
+        }
     }
 }
 
