@@ -1,8 +1,8 @@
 /* attn.cu - attention for what the tensor-core kernel does not serve, and the choice between them.
  *
- * Heads of 128 in bf16 go to attn_sm90.cu. A known number of keys, and T5, go through two matrix
- * products with the scores in scratch between them, as many heads or rows at a time as fit. The
- * rest is done a row of one head a warp.
+ * Heads of 128 in bf16 go to attn_sm90.cu, T5's of 64 in bf16 and f16 to attn_t5.cu. A known number
+ * of keys, and any other T5, go through two matrix products with the scores in scratch between
+ * them, as many heads or rows at a time as fit. The rest is done a row of one head a warp.
  */
 #include <math.h>
 
@@ -235,6 +235,8 @@ extern "C" err_t cuda_attention_t5(struct dev *d, struct tensor o, struct tensor
 {
     struct cuda_softmax s = {};
     s.table = (const float *)table.data;
+    s.keys = k.shape[0];
+    s.n_heads = q.shape[1];
     s.half = table.shape[0] / 2;
     const int half = s.half, exact = half / 2;
     for (int i = 0; i <= 128; i++) {
@@ -246,5 +248,9 @@ extern "C" err_t cuda_attention_t5(struct dev *d, struct tensor o, struct tensor
         }
         s.bucket[i] = (uint8_t)(at < half ? at : half - 1);
     }
+    const uintptr_t places =
+        (uintptr_t)o.data | (uintptr_t)q.data | (uintptr_t)k.data | (uintptr_t)v.data;
+    if (q.dtype != DTYPE_F32 && q.shape[2] == T5_HEAD && places % 16 == 0)
+        return cuda_attn_t5(d, o, q, k, v, &s);
     return by_products(d, o, q, k, v, &s, 1.0f);
 }

@@ -85,6 +85,11 @@ err_t cuda_softmax(struct dev *d, const struct cuda_softmax *s);
 /* Attention a row at a time, any type and shape. */
 err_t cuda_attn_plain(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
                       struct tensor v, const int32_t *n_keys, const float *last_bias, float scale);
+/* T5's attention of heads of T5_HEAD in bf16 or f16, whose data lie at whole 16 bytes. Of s: keys,
+ * table, n_heads, bucket, half. */
+enum { T5_HEAD = 64 };
+err_t cuda_attn_t5(struct dev *d, struct tensor o, struct tensor q, struct tensor k,
+                   struct tensor v, const struct cuda_softmax *s);
 err_t cuda_attn_sm90(struct dev *d, const struct attn_plan *plan, struct tensor o,
                      const CUtensorMap *q, const CUtensorMap *k, const CUtensorMap *v,
                      const int32_t *n_keys, const float *last_bias, float scale, float *part_o,

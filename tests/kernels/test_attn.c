@@ -1,5 +1,6 @@
 /* test_attn.c - attention against softmax in f64. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kernels/ops.h"
@@ -138,7 +139,8 @@ static void test_attention_t5(void **state)
 {
     (void)state;
     static const struct shape t5[] = {
-        {1, 1, 1, 4}, {9, 9, 2, 5}, {140, 140, 3, 16}, {300, 300, 2, 8}};
+        {1, 1, 1, 4},    {9, 9, 2, 5},    {140, 140, 3, 16}, {300, 300, 2, 8},  {1, 1, 2, 64},
+        {16, 16, 3, 64}, {64, 64, 2, 64}, {77, 77, 3, 64},   {450, 450, 2, 64}, {512, 512, 1, 64}};
     for (size_t i = 0; i < COUNT(t5); i++) {
         const struct shape h = t5[i];
         const int64_t n = (int64_t)h.n_s * h.n_heads * h.n_d;
@@ -154,25 +156,37 @@ static void test_attention_t5(void **state)
 
 /* With equal logits, o is the mean of v weighed by e^bias. v picks one key and the table is 0 but
  * for one bucket, so the bucket of a distance can be read from the output: here each threshold
- * and the distance before it. */
+ * and the distance before it, of queries after the key and before it. */
+static void thresholds(int32_t n_d, int32_t key, int32_t first_bucket)
+{
+    enum { S = 128 };
+    static const int32_t threshold[] = {8, 12, 16, 23, 32, 46, 64, 91};
+    const int64_t n = (int64_t)S * n_d;
+    float *zero = check_floats_in(n, 1, 0, 0), *o = check_floats(n, 2);
+    for (int i = 0; i < 8; i++) {
+        float *table = check_floats_in(32, 3, 0, 0), *v = check_floats_in(n, 4, 0, 0);
+        table[first_bucket + i] = 50.0f;
+        for (int32_t c = 0; c < n_d; c++) v[key * n_d + c] = 1.0f;
+        CHECK_OP(call_t5, NULL, OUT_ACT(o, S, 1, n_d), IN_ACT(zero, S, 1, n_d),
+                 IN_ACT(zero, S, 1, n_d), IN_ACT(v, S, 1, n_d), IN(table, 32, 1));
+        for (int32_t s = 0; s < S; s++) {
+            const int32_t end = i < 7 ? threshold[i + 1] : S, distance = abs(s - key);
+            const int is_in = distance >= threshold[i] && distance < end;
+            for (int32_t c = 0; c < n_d; c++) {
+                const float x = o[s * n_d + c];
+                assert_true(is_in ? x > 0.9f / (float)(distance - threshold[i] + 1) : x < 0.01f);
+            }
+        }
+    }
+}
+
 static void test_t5_thresholds(void **state)
 {
     (void)state;
-    enum { S = 128 };
-    static const int32_t threshold[] = {8, 12, 16, 23, 32, 46, 64, 91};
-    float *zero = check_floats_in(S, 1, 0, 0), *o = check_floats(S, 2);
-    for (int i = 0; i < 8; i++) {
-        float *table = check_floats_in(32, 3, 0, 0), *v = check_floats_in(S, 4, 0, 0);
-        table[8 + i] = 50.0f; /* backwards: queries after key 0 */
-        v[0] = 1.0f;
-        CHECK_OP(call_t5, NULL, OUT(o, S, 1, 1), IN(zero, S, 1, 1), IN(zero, S, 1, 1),
-                 IN(v, S, 1, 1), IN(table, 32, 1));
-        for (int32_t s = 0; s < S; s++) {
-            const int32_t end = i < 7 ? threshold[i + 1] : S;
-            const int is_in = s >= threshold[i] && s < end;
-            assert_true(is_in ? o[s] > 0.9f / (float)(s - threshold[i] + 1) : o[s] < 0.01f);
-        }
-    }
+    thresholds(1, 0, 8);
+    thresholds(1, 127, 24);
+    thresholds(64, 0, 8);
+    thresholds(64, 127, 24);
 }
 
 int main(void)
