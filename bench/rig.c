@@ -238,7 +238,8 @@ err_t rig_vae_open(struct rig_vae *t, const struct conf *c, const char *place)
     TRY(vae_open(&t->model, t->rig.d, c, t->rig.weights));
     TRY(fill(&t->rig));
     TRY(dev_alloc(t->rig.d, vae_state_bytes(t->model), &t->state));
-    TRY(vae_bind_state(t->model, t->state));
+    vae_bind_state(t->model, t->state);
+    TRY(vae_record_all(t->model));
     TRY(vae_memory(t));
 out:
     return e;

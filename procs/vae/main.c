@@ -24,7 +24,7 @@ struct vae_stage {
     struct latents latents;
     struct edge edge;
     struct frames frames;
-    bool is_pin_tried;
+    bool is_pin_tried, is_recorded; /* every kind of latent */
     void *memory;
     struct tensor latent, rgb; /* [z, Y, X] f32; [4, 8Y, 8X, 3] u8 */
 };
@@ -62,7 +62,7 @@ static err_t open_regions(struct vae_stage *p)
     TRY(weights_map(p->weights, st, "vae", &p->weights_region));
     TRY(stage_region(st, st->dev, "vae.0", vae_state_bytes(p->model), VAE_LAYOUT, NULL,
                      &p->state_region));
-    TRY(vae_bind_state(p->model, p->state_region.data));
+    vae_bind_state(p->model, p->state_region.data);
     TRY(stage_region(st, st->host, "latents.0", latents_bytes(c), LATENTS_LAYOUT, NULL,
                      &p->latents_region));
     latents_open(&p->latents, c, p->latents_region.data);
@@ -72,6 +72,39 @@ static err_t open_regions(struct vae_stage *p)
     TRY(stage_region(st, st->host, "frames.0", frames_bytes(c), FRAMES_LAYOUT, NULL,
                      &p->frames_region));
     frames_open(&p->frames, c, p->frames_region.data);
+out:
+    return e;
+}
+
+/* Whether the last kind of latent has been recorded; says so when it has been. */
+static bool is_recorded(struct vae_stage *p)
+{
+    int32_t n;
+    char took[400];
+    const int32_t of = vae_kinds(p->model, &n);
+    if (n == of && !p->is_recorded) {
+        dev_took_text(p->st->dev, took, sizeof took);
+        log_info("recorded", "kinds=%d%s", of, took);
+    }
+    p->is_recorded = n == of;
+    return p->is_recorded;
+}
+
+/* As dit's passes: in mid-session the latent at hand comes first, and the stage is back; else all
+ * are there before a session begins. */
+static err_t record(struct vae_stage *p)
+{
+    err_t e = OK;
+    int32_t n;
+    const struct ledger *ledger = p->st->ledger;
+    const int64_t NB = p->st->conf.dit.block, l = (int64_t)ledger_read(&ledger->vae.n_latents);
+    const int64_t at = ledger_session_of(ledger, l / NB);
+    const int64_t r = at >= 0 ? l - ledger->sessions[at].first_block * NB : 0;
+    if (r > 0 && dev_has_graphs(p->st->dev)) TRY(vae_record(p->model, r));
+    else TRY(vae_record_all(p->model));
+    const int32_t of = vae_kinds(p->model, &n);
+    log_info("passes", "recorded=%d of=%d", n, of);
+    p->is_recorded = n == of;
 out:
     return e;
 }
@@ -150,6 +183,8 @@ static err_t vae_stage_open(struct stage *st, void **self)
     struct vae_stage *p = *self;
     TRY(open_regions(p));
     stage_piece(st, "regions");
+    TRY(record(p));
+    stage_piece(st, "passes");
     TRY(restore_state(p));
     stage_piece(st, "state");
 out:
@@ -212,10 +247,12 @@ static err_t vae_stage_step(struct stage *st, void *self, bool *did_work, bool *
     }
     const struct vae_plan plan = vae_plan_next(st->ledger, &st->conf);
     if (!plan.is_due) {
-        pin_frames(p);
+        if (is_recorded(p)) pin_frames(p);
+        else TRY(vae_record_next(p->model));
         return OK;
     }
     TRY(decode(p, &plan));
+    (void)is_recorded(p);
     *did_work = true;
     ledger_publish(&st->head->n_ops, ops_count());
 out:

@@ -41,9 +41,9 @@ struct history {
 enum { KINDS = 3 };
 struct kind {
     struct vae *v;
-    int64_t r; /* 0, 1, 2: the first of its kind */
-    struct dev_graph *graph;
-    struct tensor pixels; /* f32 [n, 8Y, 8X, 3] */
+    int64_t r;               /* 0, 1, 2: the first of its kind */
+    struct dev_graph *graph; /* NULL: not recorded yet */
+    struct tensor pixels;    /* f32 [n, 8Y, 8X, 3] */
 };
 
 struct vae {
@@ -425,14 +425,41 @@ out:
     return e;
 }
 
-err_t vae_bind_state(struct vae *v, void *base)
+void vae_bind_state(struct vae *v, void *base)
+{
+    v->state = base;
+    for (int32_t i = 0; i < KINDS; i++) v->kinds[i] = (struct kind){.v = v, .r = i};
+}
+
+static struct kind *kind_of(struct vae *v, int64_t r)
+{
+    return &v->kinds[r == 0 ? 0 : 2 - r % 2];
+}
+
+err_t vae_record(struct vae *v, int64_t r)
+{
+    struct kind *k = kind_of(v, r);
+    return k->graph ? OK : dev_record(v->d, &k->graph, run_latent, k);
+}
+
+err_t vae_record_next(struct vae *v)
+{
+    for (int32_t i = KINDS - 1; i >= 0; i--)
+        if (!v->kinds[i].graph) return vae_record(v, i);
+    return OK;
+}
+
+int32_t vae_kinds(const struct vae *v, int32_t *n_recorded)
+{
+    *n_recorded = 0;
+    for (int32_t i = 0; i < KINDS; i++) *n_recorded += v->kinds[i].graph != NULL;
+    return KINDS;
+}
+
+err_t vae_record_all(struct vae *v)
 {
     err_t e = OK;
-    v->state = base;
-    for (int32_t i = 0; i < KINDS; i++) {
-        v->kinds[i] = (struct kind){.v = v, .r = i};
-        TRY(dev_record(v->d, &v->kinds[i].graph, run_latent, &v->kinds[i]));
-    }
+    for (int32_t i = 0; i < KINDS; i++) TRY(vae_record(v, i));
 out:
     return e;
 }
@@ -442,13 +469,15 @@ err_t vae_decode(struct vae *v, struct tensor rgb, struct tensor latent, int64_t
 {
     err_t e = OK;
     const struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z);
-    struct kind *k = &v->kinds[r == 0 ? 0 : 2 - r % 2];
+    struct kind *k = kind_of(v, r);
     v->beat = beat;
     v->beat_self = self;
+    TRY(vae_record(v, r));
     TRY(vae_denorm(v, RESHAPE(x.t, v->rows, v->cols, v->z), latent));
     TRY(dev_replay(v->d, k->graph));
     v->pixels = k->pixels;
     TRY(ops_to_rgb8(v->d, rgb, v->pixels));
+    TRY(vae_record_next(v)); /* the host has nothing else to do while the device works */
 out:
     return e;
 }

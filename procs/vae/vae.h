@@ -27,8 +27,17 @@ void vae_close(struct vae **v);
 
 /* Region `vae.N`: both history sets. */
 uint64_t vae_state_bytes(const struct vae *v);
-/* Records the ops of every kind of latent, so the weights must be bound. */
-MUST_USE err_t vae_bind_state(struct vae *v, void *base);
+/* Nothing of the base is read or written. */
+void vae_bind_state(struct vae *v, void *base);
+
+/* There are a few kinds of latent: the first, odd ones, even ones. The ops of each are recorded
+ * once, with weights and state bound, which reads and writes nothing, and takes the host a while. A
+ * kind that is wanted before that is recorded first; each decode, while the device is at work on
+ * it, records one more, until there is none left. */
+MUST_USE err_t vae_record(struct vae *v, int64_t r); /* the kind of the session's latent r */
+MUST_USE err_t vae_record_next(struct vae *v);       /* for whoever has nothing else to do */
+MUST_USE err_t vae_record_all(struct vae *v);
+int32_t vae_kinds(const struct vae *v, int32_t *n_recorded); /* of them recorded */
 
 /* Decodes the session's latent r: [z, Y, X] f32 on the device to rgb u8 [n, 8Y, 8X, 3] on the
  * device, n = 1 for r = 0, else 4. beat(self) is called once a stage. */

@@ -148,20 +148,22 @@ def lose(p, tmp, victims):
 
 
 def test_cuda_recording(tmp):
-    """Every kind of pass is recorded before a session begins, and none in it. A DiT that dies in its
-    middle is back with those of the block at hand, and has all of them a few passes later."""
+    """Every kind of pass is recorded before a session begins, and none in it. A DiT, or a VAE, that
+    dies in its middle is back with those of the unit at hand, and has all a few passes later."""
     want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", "20")
-    with fake_gpus("gpus=1"), Pipeline(tmp, *ONE_GPU, "--set", "fault.point=dit.latents", "--set",
-                                       "fault.at=26") as p:
-        for name, is_killed in (("alive", False), ("killed", True)):
-            got = p.generate(tmp, name, "--script", script(tmp), "--blocks", "20")
-            check(got == want, name, "first frame that differs:",
-                  next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
-            log = file_text(p.run_dir, "log", "dit.log")
-            check(("ev=recorded" in log) == is_killed, name, log)
-    kinds = [(int(n), int(of)) for n, of in re.findall(r"ev=passes recorded=(\d+) of=(\d+)", log)]
-    check(len(kinds) == 2 and kinds[0][0] == kinds[0][1], "at starts:", kinds)
-    check(1 <= kinds[1][0] <= 3 < kinds[1][1] == kinds[0][1], "after a death:", kinds)
+    for stage, point, at, most in (("dit", "dit.latents", 26, 3), ("vae", "vae.frames", 75, 1)):
+        with fake_gpus("gpus=1"), Pipeline(tmp, *ONE_GPU, "--set", "fault.point=" + point, "--set",
+                                           "fault.at=%d" % at) as p:
+            for name, is_killed in (("alive", False), ("killed", True)):
+                got = p.generate(tmp, name, "--script", script(tmp), "--blocks", "20")
+                check(got == want, stage, name, "first frame that differs:",
+                      next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
+                log = file_text(p.run_dir, "log", stage + ".log")
+                check(("ev=recorded" in log) == is_killed, name, log)
+        kinds = [(int(n), int(of))
+                 for n, of in re.findall(r"ev=passes recorded=(\d+) of=(\d+)", log)]
+        check(len(kinds) == 2 and kinds[0][0] == kinds[0][1], stage, "at starts:", kinds)
+        check(1 <= kinds[1][0] <= most < kinds[1][1] == kinds[0][1], stage, "after:", kinds)
 
 
 def test_cuda_without_ipc(tmp):

@@ -23,7 +23,8 @@ static void rig_open(struct rig *r, const char *const *sets, int32_t n_sets, int
     assert_ok(vae_open(&r->v, r->b.d, c, r->b.w));
     naive_box_fill(&r->b);
     assert_ok(dev_alloc(r->b.d, vae_state_bytes(r->v), &r->state));
-    assert_ok(vae_bind_state(r->v, r->state));
+    vae_bind_state(r->v, r->state);
+    assert_ok(vae_record_all(r->v));
     r->values = (int64_t)c->model.latent_channels * c->model.latent_rows * c->model.latent_cols;
     r->frame_bytes = conf_frame_bytes(c);
     const size_t latent_bytes = (size_t)r->values * sizeof(float);
