@@ -1,7 +1,14 @@
 /* conv.cu - convolution for what the tensor-core kernel does not serve, and the choice. */
 #include "kernels/cuda/cuda.cuh"
 
-enum { THREADS = 128 };
+/* Scratch: taps that were made, then parts of tiles: up to 192 f32 for each of 256 pixels. */
+enum {
+    THREADS = 128,
+    PARTS_BYTES = CONV_PARTS_MAX * 192 * 256 * 4,
+    PARTS_AT = CUDA_SCRATCH_BYTES - PARTS_BYTES
+};
+static_assert(CUDA_FLAGS >= CONV_PARTS_MAX * CONV_GROUPS, "flags");
+static_assert(PARTS_AT > 32 << 20, "taps");
 
 struct conv_shape {
     int rows, cols; /* of the output */
@@ -72,29 +79,62 @@ __global__ static void k_phase_taps(__half *y, const __half *w, int n_out, int n
     set(y + i, sum);
 }
 
+/* All taps of a unit side by side: y [CONV_GATHER_N, kt, C] from w [O, kt, 3, 3, C]. Row
+ * tap * O + o; what is left is zero. */
+__global__ static void k_gather_taps(__half *y, const __half *w, int n_out, int kt, int n_in)
+{
+    const int i = (int)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= CONV_GATHER_N * kt * n_in) return;
+    const int c = i % n_in, t = i / n_in % kt, tap = i / n_in / kt / n_out,
+              o = i / n_in / kt % n_out;
+    y[i] = tap < 9 ? w[((o * kt + t) * 9 + tap) * n_in + c] : __half(0.0f);
+}
+
 static err_t fast(struct dev *d, const struct conv_plan *p, struct tensor y, struct tensor x,
                   struct tensor past, struct tensor w, struct tensor b, struct tensor residual)
 {
     err_t e = OK;
-    CUtensorMap mx, mp, mw;
-    const int32_t side = CONV_TILE + p->k - 1;
-    TRY(cuda_map_pictures(&mx, x, p->chunk, side));
-    TRY(cuda_map_pictures(&mp, past.data ? past : x, p->chunk, side));
-    TRY(cuda_map_matrix(&mw, w.data, (int64_t)p->phases * p->n_out,
-                        (int64_t)p->kt * p->k * p->k * p->n_in, p->chunk, p->n));
-    TRY(cuda_conv_sm90(d, p, &mx, &mp, &mw, y.data, (const float *)b.data, residual.data,
-                       y.dtype == DTYPE_F32));
+    const struct cuda_scratch *s = cuda_scratch(d);
+    const int32_t rows = CONV_ROWS + p->k - 1, cols = 8 * p->blocks + p->k - 1;
+    struct cuda_conv c = {*p};
+    TRY(cuda_map_pictures(&c.x, x, p->chunk, rows, cols));
+    TRY(cuda_map_pictures(&c.past, past.data ? past : x, p->chunk, rows, cols));
+    if (p->n == CONV_GATHER_N) {
+        const int32_t n_cols = p->kt * p->n_in;
+        k_gather_taps<<<n_blocks(CONV_GATHER_N * n_cols, THREADS), THREADS, 0, cuda_stream(d)>>>(
+            (__half *)s->data, (const __half *)w.data, p->n_out, p->kt, p->n_in);
+        TRY(cuda_map_matrix(&c.w, s->data, CONV_GATHER_N, n_cols, p->chunk, CONV_GATHER_N));
+    } else {
+        TRY(cuda_map_matrix(&c.w, w.data, (int64_t)p->phases * p->n_out,
+                            (int64_t)p->kt * p->k * p->k * p->n_in, p->chunk, p->n));
+    }
+    c.y = y.data;
+    c.bias = (const float *)b.data;
+    c.residual = residual.data;
+    c.parts = (float *)((char *)s->data + PARTS_AT);
+    c.flags = s->flags;
+    c.is_f32 = y.dtype == DTYPE_F32;
+    TRY(cuda_conv_sm90(d, &c));
 out:
     return e;
+}
+
+/* What 16 bytes at a time are read from or written to. */
+static bool is_aligned(struct tensor t)
+{
+    return (uintptr_t)t.data % 16 == 0;
 }
 
 extern "C" err_t cuda_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                              struct tensor w, struct tensor b, struct tensor residual)
 {
     struct conv_plan p;
-    const bool is_half = x.dtype == DTYPE_F16 && (y.dtype == DTYPE_F16 || y.shape[3] <= 8);
-    if (is_half && conv_plan_of(&p, y.shape[0], y.shape[1], y.shape[2], x.shape[3], y.shape[3],
-                                w.shape[1], w.shape[2], cuda_scratch(d)->n_sms))
+    const bool is_half =
+        x.dtype == DTYPE_F16 && is_aligned(y) && is_aligned(b) && is_aligned(residual);
+    if (is_half &&
+        conv_plan_of(&p, y.shape[0], y.shape[1], y.shape[2], x.shape[3], y.shape[3], w.shape[1],
+                     w.shape[2], residual.data != NULL, cuda_scratch(d)->n_sms) &&
+        (y.dtype == DTYPE_F16 || p.n == CONV_GATHER_N))
         return fast(d, &p, y, x, past, w, b, residual);
     return cuda_conv_plain(d, y, x, past, w, b, residual, false);
 }
@@ -105,9 +145,10 @@ extern "C" err_t cuda_upsample_conv(struct dev *d, struct tensor y, struct tenso
     struct conv_plan p;
     const int n_in = x.shape[3], n_out = y.shape[3];
     const int64_t n = (int64_t)16 * n_out * n_in;
-    const bool is_fast = x.dtype == DTYPE_F16 && n * 2 <= CUDA_SCRATCH_BYTES &&
+    const bool is_fast = x.dtype == DTYPE_F16 && n * 2 <= PARTS_AT && is_aligned(y) &&
+                         is_aligned(b) &&
                          conv_plan_of(&p, x.shape[0], x.shape[1], x.shape[2], n_in, n_out, 1, 2,
-                                      cuda_scratch(d)->n_sms);
+                                      false, cuda_scratch(d)->n_sms);
     if (!is_fast) return cuda_conv_plain(d, y, x, TENSOR_NONE, w, b, TENSOR_NONE, true);
     struct tensor taps = w;
     taps.data = cuda_scratch(d)->data;

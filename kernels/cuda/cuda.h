@@ -19,10 +19,11 @@ extern "C" {
 
 /* Scratch of a device: what the matrix library works in, and what an op keeps between its own
  * kernels: scores of attention, parts of cut tiles. Used by one op at a time, in stream order. */
-enum { CUDA_GEMM_BYTES = 32 << 20, CUDA_SCRATCH_BYTES = 160 << 20 };
+enum { CUDA_GEMM_BYTES = 32 << 20, CUDA_SCRATCH_BYTES = 160 << 20, CUDA_FLAGS = 1024 };
 struct cuda_scratch {
-    void *gemm; /* CUDA_GEMM_BYTES */
-    void *data; /* CUDA_SCRATCH_BYTES */
+    void *gemm;      /* CUDA_GEMM_BYTES */
+    void *data;      /* CUDA_SCRATCH_BYTES */
+    uint32_t *flags; /* CUDA_FLAGS, all 0 between kernels */
     int32_t n_sms;
 };
 const struct cuda_scratch *cuda_scratch(const struct dev *d);
@@ -31,8 +32,8 @@ const struct cuda_scratch *cuda_scratch(const struct dev *d);
 
 /* Heads of 128 in [rows, heads, 128] bf16, read as boxes of 64 channels by `box` rows. */
 err_t cuda_map_heads(CUtensorMap *m, struct tensor t, int32_t box);
-/* Pictures [frames, rows, cols, channels] f16, read as boxes of chunk channels by side x side. */
-err_t cuda_map_pictures(CUtensorMap *m, struct tensor t, int32_t chunk, int32_t side);
+/* Pictures [frames, rows, cols, channels] f16, read as boxes of chunk channels of rows x cols. */
+err_t cuda_map_pictures(CUtensorMap *m, struct tensor t, int32_t chunk, int32_t rows, int32_t cols);
 /* A matrix [rows, cols] f16, read as boxes of chunk columns by `box` rows. */
 err_t cuda_map_matrix(CUtensorMap *m, const void *data, int64_t rows, int64_t cols, int32_t chunk,
                       int32_t box);
@@ -96,9 +97,19 @@ err_t cuda_attn_sm90(struct dev *d, const struct attn_plan *plan, struct tensor 
                      float *part_ml);
 err_t cuda_conv_plain(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                       struct tensor w, struct tensor b, struct tensor residual, bool is_upsampled);
-err_t cuda_conv_sm90(struct dev *d, const struct conv_plan *p, const CUtensorMap *x,
-                     const CUtensorMap *past, const CUtensorMap *w, void *y, const float *bias,
-                     const void *residual, int is_f32);
+/* parts: room for CONV_PARTS_MAX parts of a tile; flags: two for each. The maps are those of x,
+ * past and the weights as conv.cu makes them. */
+struct cuda_conv {
+    struct conv_plan p;
+    CUtensorMap x, past, w;
+    void *y;
+    const float *bias;
+    const void *residual; /* f16, or NULL */
+    float *parts;
+    uint32_t *flags;
+    int is_f32; /* y, else f16 */
+};
+err_t cuda_conv_sm90(struct dev *d, const struct cuda_conv *c);
 
 /* --- the ops, as in ops.h --------------------------------------------------------------------- */
 

@@ -56,6 +56,22 @@ PTX_FN void barrier_wait(uint64_t *b, uint32_t phase)
                  : "memory");
 }
 
+/* A flag in device memory: what was written before it is raised is seen by who has waited for it.
+ */
+PTX_FN void flag_raise(uint32_t *flag)
+{
+    asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(flag) : "memory");
+}
+
+/* Waits, and lowers it for the next kernel. */
+PTX_FN void flag_take(uint32_t *flag)
+{
+    uint32_t up = 0;
+    while (!up)
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(up) : "l"(flag) : "memory");
+    asm volatile("st.relaxed.gpu.global.u32 [%0], 0;" ::"l"(flag) : "memory");
+}
+
 /* Named barriers of warpgroups: 128 threads each. */
 PTX_FN void named_sync(int id, int n_threads)
 {
@@ -97,6 +113,12 @@ PTX_FN void tma_load_4d(void *dst, const CUtensorMap *m, uint64_t *b, int c0, in
                  "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(smem_of(dst)),
                  "l"(m), "r"(smem_of(b)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
                  : "memory");
+}
+
+/* [p, p + n_bytes) will be read soon; both are multiples of 16. */
+PTX_FN void l2_prefetch(const void *p, uint32_t n_bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(n_bytes) : "memory");
 }
 
 /* What ordinary stores wrote to shared memory becomes visible to wgmma and bulk copies. */
@@ -269,16 +291,18 @@ PTX_FN void wgmma_ss_n96_f16(float (&d)[48], uint64_t a, uint64_t b, int adds)
                  : "memory");
 }
 
-PTX_FN void wgmma_ss_n8_f16(float (&d)[4], uint64_t a, uint64_t b, int adds)
+PTX_FN void wgmma_ss_n32_f16(float (&d)[16], uint64_t a, uint64_t b, int adds)
 {
     asm volatile("{\n"
                  ".reg .pred p;\n"
-                 "setp.ne.b32 p, %6, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 "
-                 "{%0, %1, %2, %3}, "
-                 "%4, %5, p, 1, 1, 0, 0;\n"
+                 "setp.ne.b32 p, %18, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+                 "%16, %17, p, 1, 1, 0, 0;\n"
                  "}"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]),
+                   "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]),
+                   "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
                  : "l"(a), "l"(b), "r"(adds)
                  : "memory");
 }
@@ -294,9 +318,9 @@ PTX_FN void wgmma_ss_f16(float (&d)[48], uint64_t a, uint64_t b, int adds)
     wgmma_ss_n96_f16(d, a, b, adds);
 }
 
-PTX_FN void wgmma_ss_f16(float (&d)[4], uint64_t a, uint64_t b, int adds)
+PTX_FN void wgmma_ss_f16(float (&d)[16], uint64_t a, uint64_t b, int adds)
 {
-    wgmma_ss_n8_f16(d, a, b, adds);
+    wgmma_ss_n32_f16(d, a, b, adds);
 }
 
 #endif

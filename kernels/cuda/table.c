@@ -52,7 +52,9 @@ static err_t open_ops(struct dev *d)
     int index = 0, n_sms = 0;
     struct arena *a = find(NULL);
     if (!a) return FAIL(ERR_LIMIT, "cuda: more than %d devices are open", DEVS_MAX);
-    TRY(dev_alloc(d, CUDA_GEMM_BYTES + CUDA_SCRATCH_BYTES, &a->base));
+    const size_t n_bytes = CUDA_GEMM_BYTES + CUDA_SCRATCH_BYTES,
+                 n_flags = CUDA_FLAGS * sizeof(uint32_t);
+    TRY(dev_alloc(d, n_bytes + n_flags, &a->base));
     cudaError_t ce = cudaGetDevice(&index);
     if (ce == cudaSuccess)
         ce = cudaDeviceGetAttribute(&n_sms, cudaDevAttrMultiProcessorCount, index);
@@ -61,10 +63,15 @@ static err_t open_ops(struct dev *d)
         return cuda_failed(ce, "CUDA device");
     }
     a->d = d;
-    a->scratch = (struct cuda_scratch){a->base, (char *)a->base + CUDA_GEMM_BYTES, n_sms};
+    char *const base = a->base;
+    a->scratch = (struct cuda_scratch){.gemm = base,
+                                       .data = base + CUDA_GEMM_BYTES,
+                                       .flags = (uint32_t *)(base + n_bytes),
+                                       .n_sms = n_sms};
     const int64_t began_ns = now_ns();
     e = cuda_gemm_open(d);
     dev_took(d, "gemm", began_ns);
+    if (e == OK) e = dev_zero(d, a->scratch.flags, n_flags);
     if (e != OK) close_ops(d);
 out:
     return e;

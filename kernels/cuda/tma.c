@@ -54,13 +54,13 @@ err_t cuda_map_heads(CUtensorMap *m, struct tensor t, int32_t box)
     return encode(m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, t.data, dims, strides, boxes);
 }
 
-err_t cuda_map_pictures(CUtensorMap *m, struct tensor t, int32_t chunk, int32_t side)
+err_t cuda_map_pictures(CUtensorMap *m, struct tensor t, int32_t chunk, int32_t rows, int32_t cols)
 {
     const cuuint64_t c = (cuuint64_t)t.shape[3], x = (cuuint64_t)t.shape[2],
                      y = (cuuint64_t)t.shape[1];
     const cuuint64_t dims[4] = {c, x, y, (cuuint64_t)t.shape[0]};
     const cuuint64_t strides[3] = {2 * c, 2 * c * x, 2 * c * x * y};
-    const cuuint32_t boxes[4] = {(cuuint32_t)chunk, (cuuint32_t)side, (cuuint32_t)side, 1};
+    const cuuint32_t boxes[4] = {(cuuint32_t)chunk, (cuuint32_t)cols, (cuuint32_t)rows, 1};
     return encode(m, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, t.data, dims, strides, boxes);
 }
 

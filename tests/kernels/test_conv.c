@@ -115,11 +115,28 @@ static void test_conv3d_is_causal(void **state)
     for (int i = 0; i < T * OUT_FRAME; i++) assert_true(fabsf(all[i] - each[i]) < 1e-5f);
 }
 
-static void test_upsample_conv(void **state)
+/* The widths that the tensor cores of a GPU serve, by kernel: tiles cut in parts and whole, their
+ * ragged edges, a past and none, one output to three. */
+static void test_wide_conv3d(void **state)
 {
     (void)state;
     static const struct shape shapes[] = {
-        {1, 1, 1, 1, 1, 1, 3}, {2, 3, 5, 4, 3, 1, 3}, {1, 17, 9, 12, 7, 1, 3}};
+        {2, 17, 19, 64, 192, 3, 3}, {1, 9, 35, 32, 96, 3, 3}, {3, 5, 7, 128, 96, 1, 3},
+        {1, 18, 15, 16, 192, 3, 3}, {2, 9, 8, 64, 384, 3, 1}, {3, 19, 18, 32, 2, 3, 3},
+        {1, 33, 16, 96, 3, 3, 3},   {1, 16, 17, 64, 1, 1, 3},
+    };
+    for (size_t i = 0; i < COUNT(shapes); i++)
+        for (int residual = 0; residual < 3; residual++) one(shapes[i], residual);
+}
+
+static void test_upsample_conv(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {{1, 1, 1, 1, 1, 1, 3},
+                                          {2, 3, 5, 4, 3, 1, 3},
+                                          {1, 17, 9, 12, 7, 1, 3},
+                                          {2, 9, 17, 64, 96, 1, 3},
+                                          {1, 17, 5, 128, 192, 1, 3}};
     for (size_t i = 0; i < COUNT(shapes); i++) {
         const struct shape h = shapes[i];
         const struct shape up = {h.n_t, 2 * h.n_y, 2 * h.n_x, h.n_c, h.n_o, 1, 3};
@@ -172,8 +189,8 @@ static void test_split3(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_conv3d),       TEST(test_conv3d_is_causal), TEST(test_upsample_conv),
-        TEST(test_split_frames), TEST(test_split3),
+        TEST(test_conv3d),        TEST(test_conv3d_is_causal), TEST(test_wide_conv3d),
+        TEST(test_upsample_conv), TEST(test_split_frames),     TEST(test_split3),
     };
     return cmocka_run_group_tests_name("conv", tests, NULL, NULL);
 }

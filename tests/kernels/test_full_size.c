@@ -204,7 +204,9 @@ static void test_full_conv(void **state)
     one_conv((struct shape){1, 60, 104, 384, 384, 3, false});
     one_conv((struct shape){1, 120, 208, 384, 384, 3, false});
     one_conv((struct shape){1, 240, 416, 192, 192, 3, false});
+    one_conv((struct shape){2, 120, 208, 384, 384, 3, false}); /* whole tiles, then cut ones */
     one_conv((struct shape){1, 480, 832, 96, 96, 3, false});
+    one_conv((struct shape){2, 480, 832, 96, 3, 3, false});
 }
 
 static void test_full_upsample(void **state)
