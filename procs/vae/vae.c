@@ -314,6 +314,37 @@ out:
     return e;
 }
 
+/* y = conv(silu(norm(x))) with its history. The last two frames are normed into the history of the
+ * next latent and read there, so none is copied but, of a single frame, the one before it; those
+ * before them, if any, go to n, which may be x. y is none of both. */
+static err_t norm_conv(struct vae *v, struct tensor gamma, const struct conv *c, struct tensor y,
+                       struct tensor x, struct tensor n, struct tensor residual)
+{
+    err_t e = OK;
+    const struct tensor past = history_of(v, c->history, v->r);
+    const struct tensor next = history_of(v, c->history, v->r + 1);
+    const int32_t T = x.shape[0], last = T < 2 ? 1 : 2, first = T - last;
+    const struct tensor end = tensor_rows(next, 2 - last, last);
+    struct tensor before = past, add = residual;
+    MUST(first == 0 || first >= 2);
+    if (T == 1) {
+        const struct tensor newer = tensor_rows(past, 1, 1);
+        TRY(dev_copy(v->d, next.data, newer.data, tensor_bytes(newer)));
+    }
+    if (first > 0) {
+        const struct tensor start = tensor_rows(n, 0, first);
+        TRY(ops_l2_norm(v->d, start, tensor_rows(x, 0, first), gamma, 1));
+        if (residual.data) add = tensor_rows(residual, 0, first);
+        TRY(ops_conv3d(v->d, tensor_rows(y, 0, first), start, past, c->w, c->b, add));
+        before = tensor_rows(start, first - 2, 2);
+    }
+    TRY(ops_l2_norm(v->d, end, tensor_rows(x, first, last), gamma, 1));
+    if (residual.data) add = tensor_rows(residual, first, last);
+    TRY(ops_conv3d(v->d, tensor_rows(y, first, last), end, before, c->w, c->b, add));
+out:
+    return e;
+}
+
 static err_t point_conv(struct vae *v, const struct conv *c, struct tensor y, struct tensor x)
 {
     const int32_t S = x.shape[0] * x.shape[1] * x.shape[2];
@@ -327,18 +358,16 @@ static err_t run_res(struct vae *v, const struct res *s, struct pic *x)
     err_t e = OK;
     const int32_t n_in = x->t.shape[3], n_out = s->a.w.shape[0];
     const struct pic n = pic_beside(v, *x, n_in, -1, -1);
-    struct pic y = pic_beside(v, *x, n_out, n.in, -1);
-    TRY(ops_l2_norm(v->d, n.t, x->t, s->gamma1, 1));
-    TRY(causal_conv(v, &s->a, y.t, n.t, TENSOR_NONE));
+    const struct pic y = pic_beside(v, *x, n_out, n.in, -1);
+    TRY(norm_conv(v, s->gamma1, &s->a, y.t, x->t, n.t, TENSOR_NONE));
 
     struct pic skip = *x;
     if (s->shortcut.w.data) {
         skip = pic_beside(v, *x, n_out, n.in, y.in);
         TRY(point_conv(v, &s->shortcut, skip.t, x->t));
     }
-    TRY(ops_l2_norm(v->d, y.t, y.t, s->gamma2, 1));
     const struct pic out_pic = pic_beside(v, skip, n_out, y.in, skip.in);
-    TRY(causal_conv(v, &s->b, out_pic.t, y.t, skip.t));
+    TRY(norm_conv(v, s->gamma2, &s->b, out_pic.t, y.t, y.t, skip.t));
     *x = out_pic;
 out:
     return e;
@@ -416,10 +445,9 @@ static err_t run_latent(void *self)
         for (int32_t n = 0; n < RES_PER_STAGE; n++) TRY(run_res(v, &v->res[i][n], &x));
         if (i < STAGES - 1) TRY(run_upsampler(v, &v->up[i], &x));
     }
-    TRY(ops_l2_norm(v->d, x.t, x.t, v->head_gamma, 1));
     struct pic out_pic = pic_beside(v, x, 3, -1, -1);
     out_pic.t.dtype = DTYPE_F32;
-    TRY(causal_conv(v, &v->head, out_pic.t, x.t, TENSOR_NONE));
+    TRY(norm_conv(v, v->head_gamma, &v->head, out_pic.t, x.t, x.t, TENSOR_NONE));
     k->pixels = out_pic.t;
 out:
     return e;
