@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 from=build/bundle-obj
 to=build/bundle
 name=longlived-$(git rev-parse --short HEAD)
-packed_mib_max=34
+packed_mib_max=36
 
 rm -rf "$to" build/longlived-*.tar.gz
 mkdir -p "$to/bin" "$to/lib" "$to/launch" "$to/bench"
