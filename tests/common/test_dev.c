@@ -231,7 +231,7 @@ static void test_broken_promises_abort(void **state)
 static void test_what_a_start_took(void **state)
 {
     struct dev *d = *state;
-    char text[400], name[40][8];
+    char text[400], name[40][16];
     dev_took_text(d, text, sizeof text);
     assert_string_equal(text, "");
     dev_took(d, "map", now_ns() - 20 * NS_PER_MS);
