@@ -6,7 +6,7 @@
  */
 #include <math.h>
 
-#include "kernels/cuda/cuda.cuh"
+#include "kernels/cuda/chunk.cuh"
 
 enum { THREADS = 256, WARPS = THREADS / 32, D_MAX = 512, ALIGN = 256 };
 
@@ -248,9 +248,7 @@ extern "C" err_t cuda_attention_t5(struct dev *d, struct tensor o, struct tensor
         }
         s.bucket[i] = (uint8_t)(at < half ? at : half - 1);
     }
-    const uintptr_t places =
-        (uintptr_t)o.data | (uintptr_t)q.data | (uintptr_t)k.data | (uintptr_t)v.data;
-    if (q.dtype != DTYPE_F32 && q.shape[2] == T5_HEAD && places % 16 == 0)
+    if (q.dtype != DTYPE_F32 && q.shape[2] == T5_HEAD && at_chunks(o.data, q.data, k.data, v.data))
         return cuda_attn_t5(d, o, q, k, v, &s);
     return by_products(d, o, q, k, v, &s, 1.0f);
 }

@@ -158,18 +158,6 @@ struct rows {
     float top[2], sum[2]; /* largest logit; sum of this thread's exponentials */
 };
 
-PTX_FN float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
-}
-
-PTX_FN float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
-}
-
 /* Keys from `left` on do not take part; the last that does has its bias, in units of the logit. */
 PTX_FN void mask(float (&s)[BLOCK_K / 2], int left, float bias)
 {

@@ -119,18 +119,6 @@ CUDA_FN void add_bias(float (&s)[TILE / 2], const float *bias, int offset)
     }
 }
 
-CUDA_FN float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
-}
-
-CUDA_FN float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
-    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
-}
-
 /* s becomes exponentials, and r is brought to their largest logit. Keys from `left` on do not take
  * part. */
 CUDA_FN void exponentials(float (&s)[TILE / 2], struct t5_rows *r, int left)

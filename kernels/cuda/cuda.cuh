@@ -117,6 +117,19 @@ CUDA_FN float gelu(float x)
         }                                                                                          \
     } while (0)
 
+/* Of the four neighbouring lanes that share a row of a matrix unit's result. */
+CUDA_FN float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
+}
+
+CUDA_FN float quad_sum(float x)
+{
+    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
+}
+
 static inline unsigned n_blocks(int64_t n, int64_t per_block)
 {
     return (unsigned)((n + per_block - 1) / per_block);

@@ -28,11 +28,13 @@ struct passes {
     int32_t n_slots; /* of the kind that was wanted last */
 };
 
+/* d is borrowed. ERR_NOMEM. */
 MUST_USE err_t passes_open(struct passes *s, struct dev *d, int32_t window_max,
                            err_t (*work)(void *pass));
 void passes_close(struct passes *s); /* one that was not opened, but zeroed, too */
 
-/* The kind of these sizes, which is new or not; *out stays put. */
+/* The kind of these sizes, which is new or not; *out stays put, and is ours. ERR_LIMIT: there are
+ * more kinds than any window has. */
 MUST_USE err_t passes_find(struct passes *s, const struct pass *kind, struct pass **out);
 /* Records it, unless that is done: it is wanted now. */
 MUST_USE err_t passes_record(struct passes *s, struct pass *p);

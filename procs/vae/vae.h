@@ -37,7 +37,7 @@ void vae_bind_state(struct vae *v, void *base);
 MUST_USE err_t vae_record(struct vae *v, int64_t r); /* the kind of the session's latent r */
 MUST_USE err_t vae_record_next(struct vae *v);       /* for whoever has nothing else to do */
 MUST_USE err_t vae_record_all(struct vae *v);
-int32_t vae_kinds(const struct vae *v, int32_t *n_recorded); /* of them recorded */
+int32_t vae_kinds(const struct vae *v, int32_t *n_recorded); /* there are; of them recorded */
 
 /* Decodes the session's latent r: [z, Y, X] f32 on the device to rgb u8 [n, 8Y, 8X, 3] on the
  * device, n = 1 for r = 0, else 4. beat(self) is called once a stage. */
