@@ -73,10 +73,11 @@ $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B
 endif
 
 # In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
+# Tables for unwinding are a tenth of programs in C, which nothing unwinds.
 BUNDLE ?= 0
 ifeq ($(BUNDLE),1)
 UP      := $$ORIGIN/..
-CFLAGS  += -ffunction-sections -fdata-sections
+CFLAGS  += -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
 LDFLAGS += -Wl,--gc-sections -Wl,--disable-new-dtags \
            -Wl,-rpath,'$(UP)/lib:$(UP)/../../lib:$(UP)/../../../lib:/usr/local/cuda/lib64'
 ifeq ($(CUDA),1)
