@@ -52,13 +52,14 @@ static err_t parse_args(int argc, char **argv, const char **run_dir, int *ready_
     return *run_dir ? OK : FAIL(ERR_USAGE, "--run DIR is missing");
 }
 
-/* OpenMP's idle threads spin unless told otherwise before libgomp is loaded, and a spinning stage
- * takes the cores from its neighbours. Same pid, so supervision does not notice. */
-static void exec_without_spinning(char **argv)
+/* What procs/supervisor/child.c tells the libraries of a stage, for one that is run by hand: they
+ * look before main. Same pid, so supervision does not notice. */
+static void exec_with_environment(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY")) return;
     setenv("OMP_WAIT_POLICY", "passive", 1);
     setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "1", 1);
     execv("/proc/self/exe", argv); /* on failure: slower, not wrong */
 }
 
@@ -257,7 +258,7 @@ int stage_main(int argc, char **argv, const struct stage_def *def)
     bool is_need = false;
 
     log_open(ledger_writer_names[def->writer]);
-    exec_without_spinning(argv);
+    exec_with_environment(argv);
     arm_signals();
     TRY(parse_args(argc, argv, &st.run_dir, &ready_fd, &is_need));
     if (is_need) return err_exit_status(say_need(&st, def));

@@ -80,9 +80,10 @@ static void test_default_signals_and_group(void **state)
     run("cut -d' ' -f1,5 /proc/$$/stat", out, sizeof out, -1);
     assert_int_equal(atoi(out), atoi(strchr(out, ' ')));
     const mode_t kept = umask(027); /* the user's own: videos are made by it */
-    run("echo $OMP_WAIT_POLICY $OPENBLAS_NUM_THREADS; umask", out, sizeof out, -1);
+    run("echo $OMP_WAIT_POLICY $OPENBLAS_NUM_THREADS $CUDA_DEVICE_MAX_CONNECTIONS; umask", out,
+        sizeof out, -1);
     umask(kept);
-    assert_string_equal(out, "passive 1\n0027\n");
+    assert_string_equal(out, "passive 1 1\n0027\n");
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
