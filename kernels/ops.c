@@ -244,6 +244,17 @@ err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct ten
     return FORWARD(linear_add, y, x, w, b, gate);
 }
 
+err_t ops_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                          struct tensor b, struct tensor gate, struct tensor h, struct tensor scale,
+                          struct tensor shift, bool is_modulated, float eps)
+{
+    SIG("linear_add_norm");
+    MUST(eps > 0);
+    const err_t e = CHECK("y=SO x=SI:a w=OI:a b=O:f? gate=O? h=SO:a scale=O shift=O", y, x, w, b,
+                          gate, h, scale, shift);
+    return FORWARD(linear_add_norm, y, x, w, b, gate, h, scale, shift, is_modulated, eps);
+}
+
 err_t ops_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w, float eps)
 {
     SIG("rms_norm");

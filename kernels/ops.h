@@ -71,6 +71,15 @@ MUST_USE err_t ops_linear_gelu(struct dev *d, struct tensor y, struct tensor x, 
 MUST_USE err_t ops_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                               struct tensor b, struct tensor gate);
 
+/* ops_linear_add, and then, of what y has become, h = norm_modulate(y, scale, shift) as below or,
+ * unless is_modulated, layer_norm(y, scale, shift): a residual branch's end together with what the
+ * next branch begins with. The values are those of the two ops.
+ *   h [S, O] out, of x's type;  scale, shift [O];  eps > 0 */
+MUST_USE err_t ops_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                                   struct tensor b, struct tensor gate, struct tensor h,
+                                   struct tensor scale, struct tensor shift, bool is_modulated,
+                                   float eps);
+
 /* --- norms ------------------------------------------------------------------------------------
  * y[s,:] = keep(keep(x[s,:] / sqrt(mean(x[s,:]^2) + eps)) * w)        eps > 0; y may be x
  * Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4. */

@@ -21,6 +21,10 @@ struct ops {
                          struct tensor b);
     err_t (*linear_add)(struct dev *, struct tensor y, struct tensor x, struct tensor w,
                         struct tensor b, struct tensor gate);
+    err_t (*linear_add_norm)(struct dev *, struct tensor y, struct tensor x, struct tensor w,
+                             struct tensor b, struct tensor gate, struct tensor h,
+                             struct tensor scale, struct tensor shift, bool is_modulated,
+                             float eps);
     err_t (*rms_norm)(struct dev *, struct tensor y, struct tensor x, struct tensor w, float eps);
     err_t (*layer_norm)(struct dev *, struct tensor y, struct tensor x, struct tensor w,
                         struct tensor b, float eps);

@@ -63,6 +63,9 @@ err_t cpu_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct te
                       struct tensor b);
 err_t cpu_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                      struct tensor b, struct tensor gate);
+err_t cpu_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                          struct tensor b, struct tensor gate, struct tensor h, struct tensor scale,
+                          struct tensor shift, bool is_modulated, float eps);
 err_t cpu_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w, float eps);
 err_t cpu_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                      struct tensor b, float eps);

@@ -114,3 +114,15 @@ err_t cpu_linear_add(struct dev *d, struct tensor y, struct tensor x, struct ten
 {
     return linear(d, y, x, w, b.data, gate.data, GATED_ADD);
 }
+
+/* One op after the other: what is read once more is little beside the product. */
+err_t cpu_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                          struct tensor b, struct tensor gate, struct tensor h, struct tensor scale,
+                          struct tensor shift, bool is_modulated, float eps)
+{
+    err_t e = OK;
+    TRY(cpu_linear_add(d, y, x, w, b, gate));
+    TRY((is_modulated ? cpu_norm_modulate : cpu_layer_norm)(d, h, y, scale, shift, eps));
+out:
+    return e;
+}

@@ -79,6 +79,7 @@ const struct ops ops_cpu = {
     .linear = cpu_linear,
     .linear_gelu = cpu_linear_gelu,
     .linear_add = cpu_linear_add,
+    .linear_add_norm = cpu_linear_add_norm,
     .rms_norm = cpu_rms_norm,
     .layer_norm = cpu_layer_norm,
     .norm_modulate = cpu_norm_modulate,

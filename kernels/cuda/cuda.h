@@ -68,6 +68,11 @@ err_t cuda_gemm(struct dev *d, const struct cuda_gemm *g);
 /* y[s, :] += gate * (z[s, :] + b), z of type `type`; b any float or absent, gate or NULL. */
 err_t cuda_gate_add(struct dev *d, struct tensor y, const void *z, enum dtype type, struct tensor b,
                     const float *gate);
+/* The same with y f32 and z of h's type, and h = the norm of what y has become:
+ * ops_linear_add_norm. */
+err_t cuda_gate_add_norm(struct dev *d, struct tensor y, const void *z, struct tensor b,
+                         const float *gate, struct tensor h, struct tensor scale,
+                         struct tensor shift, bool is_modulated, float eps);
 /* y = y + b, or gelu(y + b); b any float or absent. */
 err_t cuda_bias_act(struct dev *d, struct tensor y, struct tensor b, bool is_gelu);
 /* Softmax over the rows of logits f32 [n, rows, keys], with what T5 adds, into p of type `type`. */
@@ -119,6 +124,9 @@ err_t cuda_linear_gelu(struct dev *d, struct tensor y, struct tensor x, struct t
                        struct tensor b);
 err_t cuda_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                       struct tensor b, struct tensor gate);
+err_t cuda_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                           struct tensor b, struct tensor gate, struct tensor h,
+                           struct tensor scale, struct tensor shift, bool is_modulated, float eps);
 err_t cuda_rms_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w, float eps);
 err_t cuda_layer_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                       struct tensor b, float eps);

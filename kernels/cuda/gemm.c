@@ -393,22 +393,45 @@ out:
     return e;
 }
 
-err_t cuda_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
-                      struct tensor b, struct tensor gate)
+/* The product of a residual branch. Where the library can, it is added to y, which is all, and *z
+ * is NULL; else *z is x w^T in scratch, of x's type, to be added by a kernel of ours. */
+static err_t branch(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                    struct tensor b, struct tensor gate, const void **z)
 {
-    err_t e = OK;
     struct cuda_gemm g = linear(y, x, w);
+    *z = NULL;
     if (!gate.data && (!b.data || is_fused(y, b))) {
         g.beta = 1;
         g.b = b.data;
         return cuda_gemm(d, &g);
     }
-    g.y = cuda_scratch(d)->data;
+    *z = g.y = cuda_scratch(d)->data;
     g.y_type = x.dtype;
     if (tensor_bytes(y) > CUDA_SCRATCH_BYTES)
         return FAIL(ERR_SHAPE, "linear_add: scratch has no room for %d rows", y.shape[0]);
-    TRY(cuda_gemm(d, &g));
-    TRY(cuda_gate_add(d, y, g.y, x.dtype, b, gate.data));
+    return cuda_gemm(d, &g);
+}
+
+err_t cuda_linear_add(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                      struct tensor b, struct tensor gate)
+{
+    err_t e = OK;
+    const void *z;
+    TRY(branch(d, y, x, w, b, gate, &z));
+    if (z) TRY(cuda_gate_add(d, y, z, x.dtype, b, gate.data));
+out:
+    return e;
+}
+
+err_t cuda_linear_add_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
+                           struct tensor b, struct tensor gate, struct tensor h,
+                           struct tensor scale, struct tensor shift, bool is_modulated, float eps)
+{
+    err_t e = OK;
+    const void *z;
+    TRY(branch(d, y, x, w, b, gate, &z));
+    if (z) TRY(cuda_gate_add_norm(d, y, z, b, gate.data, h, scale, shift, is_modulated, eps));
+    else TRY((is_modulated ? cuda_norm_modulate : cuda_layer_norm)(d, h, y, scale, shift, eps));
 out:
     return e;
 }

@@ -16,7 +16,7 @@ enum kind { RMS, LAYER, L2, L2_SILU };
 struct how {
     const float *w, *b;
     float one, eps;
-    float inv, root; /* 1 / n, sqrt(n): norm_rows sees to them */
+    float inv, root; /* 1 / n, sqrt(n): for the kernel's caller */
 };
 
 /* By the chip's own 2^x and 1 / x, whose error is far below what a half can tell. */
@@ -61,19 +61,14 @@ template <int G> CUDA_FN float lanes_sum(float x, float *room)
     return x;
 }
 
+/* Makes the row y of the one whose columns from first, and a chunk of each lane further, are in
+ * raw; is_row: there is one. */
 template <enum kind K, class Y, class X, int G>
-__global__ static void __launch_bounds__(LANES_MAX)
-    k_norm_held(Y *y, const X *x, const struct how h, int64_t n_rows)
+CUDA_FN void norm_held(Y *y, const uint4 (&raw)[HELD], const struct how &h, int first, bool is_row)
 {
-    enum { N = chunk<X>::N, C = HELD * G * N, WARPS = LANES_MAX / 32 };
+    enum { N = chunk<X>::N, WARPS = LANES_MAX / 32 };
     __shared__ float room[2][WARPS];
-    const int64_t r = (int64_t)blockIdx.x * (LANES_MAX / G) + threadIdx.x / G;
-    const int first = (int)threadIdx.x % G * N; /* and a chunk of each lane further */
-    uint4 raw[HELD];
     float f[N], mean = 0, sq = 0;
-#pragma unroll
-    for (int i = 0; i < HELD; i++)
-        raw[i] = r < n_rows ? *(const uint4 *)(x + r * C + first + i * G * N) : zeros();
     if (K == LAYER) {
 #pragma unroll
         for (int i = 0; i < HELD; i++) {
@@ -90,7 +85,7 @@ __global__ static void __launch_bounds__(LANES_MAX)
         for (int j = 0; j < N; j++) sq += (f[j] - mean) * (f[j] - mean);
     }
     const float scale = scale_of<K>(h, lanes_sum<G>(sq, room[1]));
-    if (r >= n_rows) return;
+    if (!is_row) return;
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
         const int c = first + i * G * N;
@@ -101,8 +96,57 @@ __global__ static void __launch_bounds__(LANES_MAX)
 #pragma unroll
         for (int j = 0; j < N; j++)
             f[j] = normed<K, X>(f[j], mean, scale, K == LAYER ? h.one + w[j] : w[j], b[j]);
-        put(y + r * C + c, f);
+        put(y + c, f);
     }
+}
+
+template <enum kind K, class Y, class X, int G>
+__global__ static void __launch_bounds__(LANES_MAX)
+    k_norm_held(Y *y, const X *x, const struct how h, int64_t n_rows)
+{
+    enum { N = chunk<X>::N, C = HELD * G * N };
+    const int64_t r = (int64_t)blockIdx.x * (LANES_MAX / G) + threadIdx.x / G;
+    const int first = (int)threadIdx.x % G * N;
+    uint4 raw[HELD];
+#pragma unroll
+    for (int i = 0; i < HELD; i++)
+        raw[i] = r < n_rows ? *(const uint4 *)(x + r * C + first + i * G * N) : zeros();
+    norm_held<K, Y, X, G>(y + r * C, raw, h, first, r < n_rows);
+}
+
+/* A row of BRANCH_COLS a block: y += gate * (z + b), each operation rounded as k_gate_add's are,
+ * and out is the norm of what y has become. BRANCH_BLOCKS a multiprocessor leave registers for all
+ * that a row reads; left to itself the compiler makes room for more blocks and reads y last. */
+enum { BRANCH_COLS = HELD * LANES_MAX * chunk<float>::N, BRANCH_BLOCKS = 8 };
+
+template <class T>
+__global__ static void __launch_bounds__(LANES_MAX, BRANCH_BLOCKS)
+    k_gate_add_norm(float *y, const T *z, const float *b, const float *gate, T *out,
+                    const struct how h)
+{
+    enum { N = chunk<float>::N, STEP = LANES_MAX * N };
+    const int64_t row = (int64_t)blockIdx.x * BRANCH_COLS;
+    const int first = (int)threadIdx.x * N;
+    uint4 raw[HELD];
+    float4 part[HELD];
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        raw[i] = *(const uint4 *)(y + row + first + i * STEP);
+        part[i] = get4(z + row + first + i * STEP);
+    }
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+        const float v[N] = {part[i].x, part[i].y, part[i].z, part[i].w};
+        float f[N], add[N], k[N];
+        get_floats(add, b + first + i * STEP);
+        get_floats(k, gate + first + i * STEP);
+        unpack<float>(f, raw[i]);
+#pragma unroll
+        for (int j = 0; j < N; j++) f[j] += __fmul_rn(k[j], v[j] + add[j]);
+        raw[i] = pack<float>(f);
+        put_chunk(y + row + first + i * STEP, raw[i]);
+    }
+    norm_held<LAYER, T, float, LANES_MAX>(out + row, raw, h, first, true);
 }
 
 /* --- rows of any length, a warp a row --------------------------------------------------------- */
@@ -204,6 +248,24 @@ extern "C" err_t cuda_norm_modulate(struct dev *d, struct tensor y, struct tenso
 {
     return layer_norm(d, y, x,
                       {(const float *)scale.data, (const float *)shift.data, 1, eps, 0, 0});
+}
+
+extern "C" err_t cuda_gate_add_norm(struct dev *d, struct tensor y, const void *z, struct tensor b,
+                                    const float *gate, struct tensor out, struct tensor scale,
+                                    struct tensor shift, bool is_modulated, float eps)
+{
+    const float one = is_modulated ? 1.0f : 0.0f, inv = 1.0f / (float)y.shape[1];
+    const struct how h = {(const float *)scale.data, (const float *)shift.data, one, eps, inv, 0};
+    const bool is_held = y.shape[1] == BRANCH_COLS && gate && b.data && b.dtype == DTYPE_F32 &&
+                         at_chunks(y.data, z, b.data, gate) && at_chunks(out.data, h.w, h.b, NULL);
+    if (!is_held) {
+        const err_t e = cuda_gate_add(d, y, z, out.dtype, b, gate);
+        return e != OK ? e : layer_norm(d, out, y, h);
+    }
+    BY_TYPE(out.dtype, T,
+            (k_gate_add_norm<T><<<(unsigned)y.shape[0], LANES_MAX, 0, cuda_stream(d)>>>(
+                (float *)y.data, (const T *)z, (const float *)b.data, gate, (T *)out.data, h)));
+    return cuda_launched("gate_add_norm");
 }
 
 extern "C" err_t cuda_l2_norm(struct dev *d, struct tensor y, struct tensor x, struct tensor g,

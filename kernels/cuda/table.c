@@ -91,6 +91,7 @@ const struct ops ops_cuda = {
     .linear = cuda_linear,
     .linear_gelu = cuda_linear_gelu,
     .linear_add = cuda_linear_add,
+    .linear_add_norm = cuda_linear_add_norm,
     .rms_norm = cuda_rms_norm,
     .layer_norm = cuda_layer_norm,
     .norm_modulate = cuda_norm_modulate,

@@ -63,6 +63,46 @@ static void one_linear(enum what what, int32_t n_i, int32_t n_o)
     check_close(got, want, PLACES, 1e-6);
 }
 
+/* With and without the norm in one op: the same bits, at every place. */
+static err_t call_add_norm(struct dev *d, const struct tensor *t, const void *is_modulated)
+{
+    return ops_linear_add_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
+                               *(const bool *)is_modulated, 1e-6f);
+}
+
+static err_t call_apart(struct dev *d, const struct tensor *t, const void *is_modulated)
+{
+    const err_t e = ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
+    if (e != OK) return e;
+    return *(const bool *)is_modulated ? ops_norm_modulate(d, t[5], t[0], t[6], t[7], 1e-6f)
+                                       : ops_layer_norm(d, t[5], t[0], t[6], t[7], 1e-6f);
+}
+
+static void one_add_norm(int32_t n_i, bool is_modulated)
+{
+    const int64_t n = (int64_t)S * DIM;
+    const float scale = 1 / sqrtf((float)n_i);
+    float *x = check_floats((int64_t)S * n_i, 1);
+    float *w = check_floats_in((int64_t)DIM * n_i, 2, -scale, scale);
+    float *b = check_floats(DIM, 3), *gate = check_floats(DIM, 4);
+    float *mul = check_floats(DIM, 6), *add = check_floats(DIM, 7);
+    float *y[2] = {check_floats(n, 5), check_floats(n, 5)};
+    float *h[2] = {check_alloc((size_t)n * sizeof **h), check_alloc((size_t)n * sizeof **h)};
+    for (int i = 0; i < 2; i++)
+        CHECK_OP(i ? call_apart : call_add_norm, &is_modulated, BOTH(y[i], S, DIM),
+                 IN_ACT(x, S, n_i), IN_ACT(w, DIM, n_i), IN(b, DIM), IN(gate, DIM),
+                 OUT_ACT(h[i], S, DIM), IN(mul, DIM), IN(add, DIM));
+    assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
+    assert_memory_equal(h[0], h[1], (size_t)n * sizeof **h);
+}
+
+static void test_full_add_norm(void **state)
+{
+    NEEDS_GPU;
+    one_add_norm(DIM, false);
+    one_add_norm(FFN, true);
+}
+
 static void test_full_qkv(void **state)
 {
     NEEDS_GPU;
@@ -221,6 +261,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_full_qkv),
         TEST(test_full_ffn),
+        TEST(test_full_add_norm),
         TEST(test_full_self_attention),
         TEST(test_full_cross_attention),
         TEST(test_full_conv),

@@ -1,5 +1,6 @@
 /* test_gemm.c - the linear ops against sums in f64. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "kernels/ops.h"
@@ -30,6 +31,15 @@ static const int32_t shapes[][3] = {
     {144, 16, 256}, {145, 9, 257}, {300, 31, 513}, {289, 260, 70}, {288, 256, 768},
 };
 
+static double product_at(const float *x, const float *w, const float *b, int32_t n_i, int32_t s,
+                         int32_t o)
+{
+    double sum = b ? (double)b[o] : 0;
+    for (int32_t i = 0; i < n_i; i++)
+        sum += (double)x[(int64_t)s * n_i + i] * (double)w[(int64_t)o * n_i + i];
+    return sum;
+}
+
 static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
 {
     const int32_t n_s = shape[0], n_i = shape[1], n_o = shape[2];
@@ -39,9 +49,7 @@ static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
     double *want = check_doubles(n);
     for (int32_t s = 0; s < n_s; s++) {
         for (int32_t o = 0; o < n_o; o++) {
-            double sum = has_b ? (double)b[o] : 0;
-            for (int32_t i = 0; i < n_i; i++)
-                sum += (double)x[(int64_t)s * n_i + i] * (double)w[(int64_t)o * n_i + i];
+            double sum = product_at(x, w, has_b ? b : NULL, n_i, s, o);
             const int64_t at = (int64_t)s * n_o + o;
             if (what == GELU) sum = gelu(sum);
             if (what == ADD) sum = (double)y[at] + (has_gate ? (double)gate[o] : 1) * sum;
@@ -76,6 +84,77 @@ static void test_linear_add(void **state)
         for (int how = 0; how < 4; how++) one(ADD, shapes[i], how & 1, how >> 1);
 }
 
+/* --- with the norm that follows --------------------------------------------------------------- */
+
+static const float eps = 1e-5f;
+
+static err_t call_add_norm(struct dev *d, const struct tensor *t, const void *is_modulated)
+{
+    return ops_linear_add_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
+                               *(const bool *)is_modulated, eps);
+}
+
+static err_t call_apart(struct dev *d, const struct tensor *t, const void *is_modulated)
+{
+    const err_t e = ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
+    if (e != OK) return e;
+    return *(const bool *)is_modulated ? ops_norm_modulate(d, t[5], t[0], t[6], t[7], eps)
+                                       : ops_layer_norm(d, t[5], t[0], t[6], t[7], eps);
+}
+
+static void oracle_norm(double *h, const double *y, const float *scale, const float *shift,
+                        int32_t n, bool is_modulated)
+{
+    double mean = 0, var = 0;
+    for (int32_t o = 0; o < n; o++) mean += y[o] / n;
+    for (int32_t o = 0; o < n; o++) var += (y[o] - mean) * (y[o] - mean) / n;
+    for (int32_t o = 0; o < n; o++)
+        h[o] =
+            (y[o] - mean) / sqrt(var + (double)eps) * ((is_modulated ? 1 : 0) + (double)scale[o]) +
+            (double)shift[o];
+}
+
+/* Against f64, and to the bit against one op after the other. */
+static void one_add_norm(const int32_t *shape, int has_b, int has_gate, bool is_modulated)
+{
+    const int32_t n_s = shape[0], n_i = shape[1], n_o = shape[2];
+    const int64_t n = (int64_t)n_s * n_o;
+    float *x = check_floats((int64_t)n_s * n_i, 1), *w = check_floats((int64_t)n_o * n_i, 2);
+    float *b = check_floats(n_o, 3), *gate = check_floats(n_o, 4);
+    float *scale = check_floats(n_o, 6), *shift = check_floats(n_o, 7);
+    float *y[2] = {check_floats(n, 5), check_floats(n, 5)};
+    float *h[2] = {check_alloc((size_t)n * sizeof **h), check_alloc((size_t)n * sizeof **h)};
+    double *want_y = check_doubles(n), *want_h = check_doubles(n);
+    for (int32_t s = 0; s < n_s; s++) {
+        double *const row = want_y + (int64_t)s * n_o;
+        for (int32_t o = 0; o < n_o; o++)
+            row[o] =
+                (double)y[0][(int64_t)s * n_o + o] +
+                (has_gate ? (double)gate[o] : 1) * product_at(x, w, has_b ? b : NULL, n_i, s, o);
+        oracle_norm(want_h + (int64_t)s * n_o, row, scale, shift, n_o, is_modulated);
+    }
+    for (int i = 0; i < 2; i++)
+        CHECK_OP(i ? call_apart : call_add_norm, &is_modulated, BOTH(y[i], n_s, n_o),
+                 IN_ACT(x, n_s, n_i), IN_ACT(w, n_o, n_i), has_b ? IN(b, n_o) : NONE,
+                 has_gate ? IN(gate, n_o) : NONE, OUT_ACT(h[i], n_s, n_o), IN(scale, n_o),
+                 IN(shift, n_o));
+    check_close(y[0], want_y, n, 1e-6);
+    check_close(h[0], want_h, n, 1e-6);
+    assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
+    assert_memory_equal(h[0], h[1], (size_t)n * sizeof **h);
+}
+
+/* Ragged; the demo's end of a feed-forward; rows of LongLive's width, which a GPU holds, one and
+ * many. */
+static void test_linear_add_norm(void **state)
+{
+    (void)state;
+    static const int32_t sizes[][3] = {{3, 5, 15},   {7, 33, 97},  {108, 768, 256},
+                                       {5, 16, 768}, {1, 9, 1536}, {131, 40, 1536}};
+    for (size_t i = 0; i < COUNT(sizes); i++)
+        for (int how = 0; how < 8; how++) one_add_norm(sizes[i], how & 1, how >> 1 & 1, how >> 2);
+}
+
 /* PyTorch: gelu(x, approximate='tanh'). */
 static void test_gelu_known(void **state)
 {
@@ -105,8 +184,8 @@ static void test_identity(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_linear),     TEST(test_linear_gelu), TEST(test_linear_add),
-        TEST(test_gelu_known), TEST(test_identity),
+        TEST(test_linear),          TEST(test_linear_gelu), TEST(test_linear_add),
+        TEST(test_linear_add_norm), TEST(test_gelu_known),  TEST(test_identity),
     };
     return cmocka_run_group_tests_name("gemm", tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ struct good {
 CALL(linear, t[0], t[1], t[2], t[3])
 CALL(linear_gelu, t[0], t[1], t[2], t[3])
 CALL(linear_add, t[0], t[1], t[2], t[3], t[4])
+CALL(linear_add_norm, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], true, 1e-6f)
 CALL(rms_norm, t[0], t[1], t[2], 1e-6f)
 CALL(layer_norm, t[0], t[1], t[2], t[3], 1e-6f)
 CALL(norm_modulate, t[0], t[1], t[2], t[3], 1e-6f)
@@ -65,6 +66,8 @@ static const struct good goods[] = {
     {"linear", linear, "nnny", {F(2, 5), F(2, 4), F(5, 4), F(5)}},
     {"linear_gelu", linear_gelu, "nnny", {F(2, 5), F(2, 4), F(5, 4), F(5)}},
     {"linear_add", linear_add, "nnnyy", {F(2, 5), F(2, 4), F(5, 4), F(5), F(5)}},
+    {"linear_add_norm", linear_add_norm, "nnnyynnn",
+     {F(2, 5), F(2, 4), F(5, 4), F(5), F(5), F(2, 5), F(5), F(5)}},
     {"rms_norm", rms_norm, "nnn", {F(2, 5), F(2, 5), F(5)}},
     {"layer_norm", layer_norm, "nnnn", {F(2, 5), F(2, 5), F(5), F(5)}},
     {"norm_modulate", norm_modulate, "nnnn", {F(2, 5), F(2, 5), F(5), F(5)}},
