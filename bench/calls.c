@@ -51,6 +51,8 @@ out:
 RUN(linear, ops_linear(d, t[0], t[1], t[2], t[3]))
 RUN(linear_gelu, ops_linear_gelu(d, t[0], t[1], t[2], t[3]))
 RUN(linear_add, ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]))
+RUN(linear_add_norm,
+    ops_linear_add_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], true, EPS))
 RUN(rms_norm, ops_rms_norm(d, t[0], t[1], t[2], EPS))
 RUN(layer_norm, ops_layer_norm(d, t[0], t[1], t[2], t[3], EPS))
 RUN(norm_modulate, ops_norm_modulate(d, t[0], t[1], t[2], t[3], EPS))
@@ -87,13 +89,14 @@ RUN(roll, kv_roll(d, t))
 static const struct {
     const char *op;
     err_t (*run)(struct dev *d, const struct tensor *t, int32_t Y, int32_t X);
-} table[] = {
-    ROW(linear),        ROW(linear_gelu), ROW(linear_add), ROW(rms_norm),      ROW(layer_norm),
-    ROW(norm_modulate), ROW(l2_norm),     ROW(silu),       ROW(cast),          ROW(add),
-    ROW(gelu_mul),      ROW(embed),       ROW(attention),  ROW(attention_t5),  ROW(qkv_rope_cache),
-    ROW(rope_sink),     ROW(patchify),    ROW(unpatchify), ROW(flow_to_x0),    ROW(renoise),
-    ROW(randn),         ROW(denorm),      ROW(conv3d),     ROW(upsample_conv), ROW(split_frames),
-    ROW(split3),        ROW(to_rgb8),     ROW(ring),       ROW(roll)};
+} table[] = {ROW(linear),        ROW(linear_gelu),  ROW(linear_add),    ROW(linear_add_norm),
+             ROW(rms_norm),      ROW(layer_norm),   ROW(norm_modulate), ROW(l2_norm),
+             ROW(silu),          ROW(cast),         ROW(add),           ROW(gelu_mul),
+             ROW(embed),         ROW(attention),    ROW(attention_t5),  ROW(qkv_rope_cache),
+             ROW(rope_sink),     ROW(patchify),     ROW(unpatchify),    ROW(flow_to_x0),
+             ROW(renoise),       ROW(randn),        ROW(denorm),        ROW(conv3d),
+             ROW(upsample_conv), ROW(split_frames), ROW(split3),        ROW(to_rgb8),
+             ROW(ring),          ROW(roll)};
 
 err_t calls_run(const struct call *k, struct dev *d, const struct tensor *t,
                 const struct conf *conf)
@@ -269,7 +272,7 @@ void calls_text(const struct call *k, char *out, size_t cap)
     const char *const y = dtype_name(k->t[0].dtype), *const x = dtype_name(k->t[1].dtype);
     parts_shape(k->op, k->t, out, cap);
     const bool has_residual = strcmp(k->op, "conv3d") == 0 && k->t[5].rank;
-    const bool has_gate = strcmp(k->op, "linear_add") == 0 && k->t[4].rank;
+    const bool has_gate = strncmp(k->op, "linear_add", 10) == 0 && k->t[4].rank;
     const size_t n = strlen(out);
     snprintf(out + n, cap - n, " %s%s%s%s%s", x, strcmp(x, y) == 0 ? "" : " to ",
              strcmp(x, y) == 0 ? "" : y, has_residual ? " residual" : "", has_gate ? " gated" : "");

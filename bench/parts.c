@@ -18,12 +18,16 @@ static bool is_norm(const char *op)
 
 static const char modulated[] = "modulated"; /* attention, feed-forward or the head follows */
 
-/* A layer's order: norm_modulate, linear (q, k, v in one), qkv_rope_cache, rope_sink, attention,
- * linear_add; layer_norm, linear, rms_norm, attention, linear_add; norm_modulate, linear_gelu,
- * linear_add. The head: norm_modulate, linear, unpatchify. */
+/* The patches: patchify, linear, norm_modulate. A layer's order: linear (q, k, v in one),
+ * qkv_rope_cache, rope_sink, attention, linear_add_norm; linear, rms_norm, attention,
+ * linear_add_norm; linear_gelu, linear_add_norm. The head: linear, unpatchify. */
 const char *parts_of_dit(struct parts *p, const char *op, const struct tensor *t)
 {
-    if (is(op, "layer_norm")) p->section = "cross_attention";
+    if (is(op, "linear_add_norm")) {
+        const char *const ended = p->section ? p->section : "other";
+        p->section = is(ended, "self_attention") ? "cross_attention" : modulated;
+        return ended;
+    }
     if (is(op, "norm_modulate")) p->section = modulated;
     if (is_norm(op)) return "norms";
     if (is(op, "qkv_rope_cache") || is(op, "rope_sink")) return "kv";
@@ -31,8 +35,7 @@ const char *parts_of_dit(struct parts *p, const char *op, const struct tensor *t
     if (is(op, "patchify") || is(op, "unpatchify")) p->section = "other";
     if (is(op, "linear") && p->section == modulated)
         p->section = t[0].shape[1] == 3 * t[1].shape[1] ? "self_attention" : "other";
-    const bool is_in_layer =
-        is(op, "linear") || is(op, "linear_gelu") || is(op, "linear_add") || is(op, "attention");
+    const bool is_in_layer = is(op, "linear") || is(op, "linear_gelu") || is(op, "attention");
     return is_in_layer && p->section ? p->section : "other";
 }
 
@@ -64,8 +67,7 @@ const char *parts_of_vae(struct parts *p, const char *op, const struct tensor *t
 double parts_flops(const char *op, const struct tensor *t)
 {
     const double n = (double)tensor_count(t[0]);
-    if (is(op, "linear") || is(op, "linear_gelu") || is(op, "linear_add"))
-        return 2 * n * t[1].shape[1];
+    if (strncmp(op, "linear", 6) == 0) return 2 * n * t[1].shape[1];
     if (is(op, "attention") || is(op, "attention_t5")) return 4 * n * t[2].shape[0];
     if (is(op, "conv3d")) /* w [O, kt, k, k, C] */
         return 2 * n * t[3].shape[1] * t[3].shape[2] * t[3].shape[3] * t[3].shape[4];

@@ -1,10 +1,10 @@
 /* parts.h - which part of a stage an op belongs to, and its arithmetic. Pure.
  *
  * Ops are told in the order in which a pass calls them (ops_watch). Parts of the DiT: self and
- * cross attention with their projections, ffn, norms, kv (writing and rotating keys and values),
- * other (patches, head, x0). Of the encoder: attention, ffn, norms, other. Of the VAE: by the size
- * of the picture, 1x to 8x of the latent's, and rgb. What is copied between two ops counts for the
- * former.
+ * cross attention and ffn with their products, the last of which is one op with the norm of what it
+ * is added to; other norms, kv (writing and rotating keys and values), other (patches, head, x0).
+ * Of the encoder: attention, ffn, norms, other. Of the VAE: by the size of the picture, 1x to 8x of
+ * the latent's, and rgb. What is copied between two ops counts for the former.
  */
 #ifndef BENCH_PARTS_H
 #define BENCH_PARTS_H

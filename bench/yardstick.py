@@ -111,6 +111,18 @@ class Library:
         return [("cublas", False, lambda: self.product(row), self.F.linear),
                 ("cublas, add", True, inputs, whole)]
 
+    def of_linear_add_norm(self, row):
+        product, (name, _, branch, add) = self.of_linear_add(row)
+        kind, width = self.types[row.tensors[5][0]], row.shape(5)[1:]
+
+        def inputs():
+            return branch() + [self.draw("f32", *row.shape(i)) for i in (6, 7)]
+
+        def whole(*t):
+            return self.F.layer_norm(add(*t[:-2]), width, t[-2], t[-1], 1e-6).to(kind)
+
+        return [product, (name + ", norm", True, inputs, whole)]
+
     def heads(self, row):
         """q, k, v as [1, N, S, D], in memory as ours: a token's heads side by side."""
         return [self.draw(row.tensors[i][0], *row.shape(i)).transpose(0, 1).unsqueeze(0)

@@ -362,8 +362,8 @@ out:
 
 /* --- one pass --------------------------------------------------------------------------------- */
 
-/* Row `which` of a layer's modulation at the step in hand, [C]; the head has two rows as a layer
- * more. */
+/* Row `which` of a layer's modulation at the step in hand, [C]; the head has SHIFT1 and SCALE1 as a
+ * layer more. */
 static struct tensor mod_of(const struct dit *m, int32_t layer, int32_t which)
 {
     return RESHAPE(tensor_rows(m->mod_now, layer * MODS + which, 1), m->C);
@@ -387,6 +387,9 @@ out:
     return e;
 }
 
+/* The branches of a layer. Each finds what it begins with in h, the residual stream x normed, and
+ * leaves there what the next one, of the next layer or the head, begins with. */
+
 static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
 {
     err_t e = OK;
@@ -400,7 +403,6 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
     const struct tensor o = RESHAPE(tensor_rows(m->o, 0, S), S, N, D);
     const int32_t n_keys = p->n_slots * m->frame_tokens;
 
-    TRY(ops_norm_modulate(d, h, x, mod_of(m, i, SCALE1), mod_of(m, i, SHIFT1), EPS));
     TRY(ops_linear(d, qkv, h, l->qkv_w, l->qkv_b));
     TRY(ops_qkv_rope_cache(d, q, kv->k[i], kv->v[i], kv->k_sink[i], qkv, l->norm_q, l->norm_k,
                            tensor_rows(m->slots, 0, p->n_frames),
@@ -413,7 +415,8 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
                           m->cols / 2));
     TRY(ops_attention(d, o, q, tensor_rows(kv->k[i], 0, n_keys), tensor_rows(kv->v[i], 0, n_keys),
                       TENSOR_NONE, TENSOR_NONE, 1.0f / sqrtf((float)D)));
-    TRY(ops_linear_add(d, x, RESHAPE(o, S, m->C), l->o_w, l->o_b, mod_of(m, i, GATE1)));
+    TRY(ops_linear_add_norm(d, x, RESHAPE(o, S, m->C), l->o_w, l->o_b, mod_of(m, i, GATE1), h,
+                            l->norm3_w, l->norm3_b, false, EPS));
 out:
     return e;
 }
@@ -427,13 +430,13 @@ static err_t cross_attention(struct dit *m, int32_t i, const struct pass *p)
     const struct tensor x = tensor_rows(m->x, 0, S), h = tensor_rows(m->h, 0, S);
     const struct tensor q = tensor_rows(m->q, 0, S), o = tensor_rows(m->o, 0, S);
 
-    TRY(ops_layer_norm(d, h, x, l->norm3_w, l->norm3_b, EPS));
     TRY(ops_linear(d, q, h, l->xq_w, l->xq_b));
     TRY(ops_rms_norm(d, q, q, l->xnorm_q, EPS));
     TRY(ops_attention(d, RESHAPE(o, S, N, D), RESHAPE(q, S, N, D), RESHAPE(l->cross_k, K, N, D),
                       RESHAPE(l->cross_v, K, N, D), m->n_keys, m->pad_bias,
                       1.0f / sqrtf((float)D)));
-    TRY(ops_linear_add(d, x, o, l->xo_w, l->xo_b, TENSOR_NONE));
+    TRY(ops_linear_add_norm(d, x, o, l->xo_w, l->xo_b, TENSOR_NONE, h, mod_of(m, i, SCALE2),
+                            mod_of(m, i, SHIFT2), true, EPS));
 out:
     return e;
 }
@@ -447,9 +450,9 @@ static err_t feed_forward(struct dit *m, int32_t i, const struct pass *p)
     const struct tensor h = tensor_rows(m->h, 0, p->n_tokens);
     const struct tensor f = tensor_rows(m->f, 0, p->n_tokens);
 
-    TRY(ops_norm_modulate(d, h, x, mod_of(m, i, SCALE2), mod_of(m, i, SHIFT2), EPS));
     TRY(ops_linear_gelu(d, f, h, l->ffn0_w, l->ffn0_b));
-    TRY(ops_linear_add(d, x, f, l->ffn2_w, l->ffn2_b, mod_of(m, i, GATE2)));
+    TRY(ops_linear_add_norm(d, x, f, l->ffn2_w, l->ffn2_b, mod_of(m, i, GATE2), h,
+                            mod_of(m, i + 1, SCALE1), mod_of(m, i + 1, SHIFT1), true, EPS));
 out:
     return e;
 }
@@ -457,11 +460,8 @@ out:
 static err_t head(struct dit *m, struct tensor flow, const struct pass *p)
 {
     err_t e = OK;
-    const struct tensor x = tensor_rows(m->x, 0, p->n_tokens);
-    const struct tensor h = tensor_rows(m->h, 0, p->n_tokens);
     const struct tensor y = tensor_rows(m->out, 0, p->n_tokens);
-    TRY(ops_norm_modulate(m->d, h, x, mod_of(m, m->layers, 1), mod_of(m, m->layers, 0), EPS));
-    TRY(ops_linear(m->d, y, h, m->head_w, m->head_b));
+    TRY(ops_linear(m->d, y, tensor_rows(m->h, 0, p->n_tokens), m->head_w, m->head_b));
     TRY(ops_unpatchify(m->d, flow, y));
 out:
     return e;
@@ -474,8 +474,11 @@ static err_t run_pass(void *self)
     const struct pass *p = self;
     struct dit *m = p->model;
     const struct tensor patch = tensor_rows(m->patch, 0, p->n_tokens);
+    const struct tensor x = tensor_rows(m->x, 0, p->n_tokens);
     TRY(ops_patchify(m->d, patch, tensor_rows(m->x_in, 0, p->n_frames)));
-    TRY(ops_linear(m->d, tensor_rows(m->x, 0, p->n_tokens), patch, m->patch_w, m->patch_b));
+    TRY(ops_linear(m->d, x, patch, m->patch_w, m->patch_b));
+    TRY(ops_norm_modulate(m->d, tensor_rows(m->h, 0, p->n_tokens), x, mod_of(m, 0, SCALE1),
+                          mod_of(m, 0, SHIFT1), EPS));
     for (int32_t i = 0; i < m->layers; i++) {
         if (m->beat) m->beat(m->beat_self);
         TRY(self_attention(m, i, p));

@@ -31,11 +31,13 @@ static void test_kinds_of_a_block(void **state)
     const struct call *k = find("dit", "linear", "18x144x48 f32"); /* q, k, v in one */
     assert_true(k->flops == 2 * 18 * 144 * 48 &&
                 k->bytes == 4 * (18 * 144 + 18 * 48 + 145 * 48 + 96));
-    find("dit", "linear", "18x48x48 f32");           /* q of cross attention */
-    find("dit", "linear_add", "18x48x48 f32");       /* its end */
-    find("dit", "linear_add", "18x48x48 f32 gated"); /* self attention's */
-    find("dit", "linear_gelu", "18x96x48 f32");      /* feed-forward */
-    find("dit", "linear_add", "18x48x96 f32 gated");
+    find("dit", "linear", "18x48x48 f32");                /* q of cross attention */
+    find("dit", "linear_add_norm", "18x48x48 f32");       /* its end */
+    find("dit", "linear_add_norm", "18x48x48 f32 gated"); /* self attention's */
+    find("dit", "linear_gelu", "18x96x48 f32");           /* feed-forward */
+    k = find("dit", "linear_add_norm", "18x48x96 f32 gated");
+    assert_true(k->flops == 2 * 18 * 48 * 96 &&
+                k->bytes == 4 * (2 * 18 * 48 + 18 * 96 + 48 * 96 + 4 * 48));
     find("dit", "linear", "16x48x48 f32"); /* a prompt's keys and values */
     k = find("dit", "attention", "18x72x2x24 f32");
     assert_true(k->flops == 4 * 18 * 72 * 48 && !k->kept[4]);

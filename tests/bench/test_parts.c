@@ -64,7 +64,8 @@ static void test_dit(void **state)
     assert_int_equal(count(&s, NULL, "self_attention"), 3 * L);
     assert_int_equal(count(&s, NULL, "cross_attention"), 3 * L);
     assert_int_equal(count(&s, NULL, "ffn"), 2 * L);
-    assert_int_equal(count(&s, NULL, "norms"), 4 * L + 1);
+    assert_int_equal(count(&s, "linear_add_norm", "ffn"), L);
+    assert_int_equal(count(&s, NULL, "norms"), L + 1);
     assert_int_equal(count(&s, NULL, "kv"), L);
     assert_int_equal(count(&s, NULL, "other"), 5); /* two patches, their linear, head, x0 */
     const double one = flops_dit(&c, c.dit.block, c.dit.window, c.text.text_len + 1, false);

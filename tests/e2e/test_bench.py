@@ -320,8 +320,8 @@ def test_bench_ops(tmp):
     check([(x["name"], x["shape"]) for x in beside] == list(rows), "other rows")
     for x in beside:
         op, whole = x["name"].split(".")[1], [v for v in x["torch"].values() if v["is_whole"]]
-        if op in ("linear", "linear_gelu", "linear_add", "attention", "attention_t5", "conv3d",
-                  "upsample_conv"):
+        if op in ("linear", "linear_gelu", "linear_add", "linear_add_norm", "attention", "attention_t5",
+                  "conv3d", "upsample_conv"):
             check(any(v.get("median_us", 0) > 0 for v in whole), x)
         check(op.startswith("attention") or not [v for v in x["torch"].values() if "absent" in v], x)
     r = yardstick(path, out, "--device", "cpu", "--seconds", "0")
