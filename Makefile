@@ -245,6 +245,7 @@ benches: $(BENCHES)
 $(B)/libbench.a: $(BENCH_LIB:%.c=$(B)/%.o)
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/sim/test_sim: $(SIM)
+$(B)/tests/procs/test_choices: ALLOC_COUNT += $(foreach f,ops_choices ops_choices_bytes stage_region,-Wl,--wrap=$(f))
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(B)/tests/fake_cuda/test_%: $(FAKE)/tests/fake_cuda/test_%.o $(B)/tests/check.o $(FAKE_DEV) $(ALL_LIBS)

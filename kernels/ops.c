@@ -60,6 +60,17 @@ void ops_close(struct dev *d)
     *at = NULL;
 }
 
+size_t ops_choices_bytes(const struct dev *d)
+{
+    return backend[dev_kind(d)]->choices_bytes();
+}
+
+void ops_choices(struct dev *d, void *memory)
+{
+    MUST(find(d) && memory && ops_choices_bytes(d) > 0);
+    backend[dev_kind(d)]->choices(d, memory);
+}
+
 void ops_set_bf16(struct dev *d, bool is_on)
 {
     MUST(find(d));

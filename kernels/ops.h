@@ -37,6 +37,15 @@ void ops_close(struct dev *d);
  * loaded before it is open. Optional, once a process; ops_open waits for what it needs. */
 void ops_load(const char *device);
 
+/* What a library was asked once, and need not be asked again by the next process on this device:
+ * which algorithm each kind of matrix product gets. ops_choices_bytes: memory for it, 0 where no
+ * library is asked. ops_choices: that much, aligned to 64, zeros or what an earlier process has
+ * left there; it is the caller's, and stays until ops_close. Products of a kind that is in it have
+ * the same algorithm, and so the same bits; new kinds are added, and a process that dies while it
+ * adds one leaves the rest whole. One process at a time; after ops_open, before the first op. */
+size_t ops_choices_bytes(const struct dev *d);
+void ops_choices(struct dev *d, void *memory);
+
 /* --- rounding --------------------------------------------------------------------------------
  * A device of f32 tensors can repeat a model that ran in bf16: with bf16 on, what an op makes, and
  * what it makes on the way, is rounded to bf16 wherever PyTorch's bf16 modules round (to nearest,

@@ -12,6 +12,8 @@ struct ops {
     void (*load)(void);
     err_t (*open)(struct dev *d);
     void (*close)(struct dev *d);
+    size_t (*choices_bytes)(void);
+    void (*choices)(struct dev *d, void *memory);
     /* Both NULL in a backend that rounds by its tensors' types. */
     void (*set_bf16)(struct dev *d, bool is_on);
     err_t (*keep)(struct dev *d, struct tensor x);

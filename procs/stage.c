@@ -169,6 +169,7 @@ static void stage_close(struct stage *st)
 {
     bells_close(&st->bells);
     region_unmap(&st->ledger_region);
+    region_unmap(&st->choices_region);
     close_devices(st);
     keeper_close(&st->keeper);
 }

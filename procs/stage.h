@@ -32,6 +32,7 @@ struct stage {
     const char *device;
     struct keeper *keeper;
     struct region ledger_region;
+    struct region choices_region; /* choices.h */
     struct ledger *ledger;
     struct ledger_head *head;   /* our page */
     struct ledger_spans *spans; /* ours */

@@ -41,7 +41,7 @@ layers() {
     # Two processes meet in ipc/ alone.
     for p in keeper text dit vae gateway supervisor ctl; do
         grep -n '#include "procs/' $(sources "procs/$p/*.[ch]") /dev/null |
-            grep -vE "\"procs/($p/|stage.h|weights.h)" || true
+            grep -vE "\"procs/($p/|stage.h|weights.h|choices.h)" || true
     done
 }
 verdict 'layers' "$(layers)"

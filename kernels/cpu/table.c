@@ -70,10 +70,23 @@ static void cpu_load(void)
 {
 }
 
+static size_t cpu_choices_bytes(void)
+{
+    return 0;
+}
+
+static void cpu_choices(struct dev *d, void *memory)
+{
+    (void)d;
+    (void)memory;
+}
+
 const struct ops ops_cpu = {
     .load = cpu_load,
     .open = cpu_open,
     .close = cpu_close,
+    .choices_bytes = cpu_choices_bytes,
+    .choices = cpu_choices,
     .set_bf16 = cpu_set_bf16,
     .keep = cpu_keep_all,
     .linear = cpu_linear,

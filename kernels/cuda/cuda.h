@@ -44,6 +44,9 @@ err_t cuda_map_matrix(CUtensorMap *m, const void *data, int64_t rows, int64_t co
 #define CUDA_GEMM_LIBRARY "libcublasLt.so.13"
 err_t cuda_gemm_open(struct dev *d);
 void cuda_gemm_close(struct dev *d);
+/* ops_choices. */
+size_t cuda_choices_bytes(void);
+void cuda_choices(struct dev *d, void *memory);
 
 enum cuda_epilogue { CUDA_PLAIN, CUDA_GELU };
 

@@ -5,10 +5,13 @@
  * heuristic names first, or one that was recorded as faster, is taken once, at the first call (a
  * model makes every kind of call while it is opened), logged, and kept: the same library, GPU and
  * shapes give the same bits. Nothing is measured then: what is measured may come out otherwise.
+ * It is kept beyond the process where there is memory for that (ops_choices): a successor takes the
+ * same algorithm whatever the library would say then, and sooner (docs/SPEED.md).
  *
  * The library counts columns first: our y[S, O] = x w^T is its Y[O, S] = W^T X, W being [I, O].
  */
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <cublasLt.h>
@@ -21,6 +24,7 @@ enum { PLANS_MAX = 256, DEVS_MAX = 8, CHOICES = 8 };
 #define FUNCTIONS(X)                                                                               \
     X(cublasLtCreate)                                                                              \
     X(cublasLtDestroy)                                                                             \
+    X(cublasLtGetVersion)                                                                          \
     X(cublasLtMatmul)                                                                              \
     X(cublasLtMatmulDescCreate)                                                                    \
     X(cublasLtMatmulDescDestroy)                                                                   \
@@ -56,9 +60,21 @@ struct plan {
     cublasLtMatmulAlgo_t algo;
 };
 
+/* What outlives the process. An algorithm is bytes that the same version of the library takes back
+ * (cublasLtMatmulAlgo_t in its documentation). An entry is written before it is counted. */
+struct choices {
+    uint64_t version; /* of the library */
+    _Atomic uint64_t n;
+    struct choice {
+        struct key key;
+        cublasLtMatmulAlgo_t algo;
+    } at[PLANS_MAX];
+};
+
 static struct handle {
     const struct dev *d;
     cublasLtHandle_t lt;
+    struct choices *choices; /* the caller's; NULL: none */
     struct plan plans[PLANS_MAX];
     int32_t n_plans;
 } handles[DEVS_MAX];
@@ -110,6 +126,19 @@ err_t cuda_gemm_open(struct dev *d)
     h->d = d;
 out:
     return e;
+}
+
+size_t cuda_choices_bytes(void)
+{
+    return sizeof(struct choices);
+}
+
+void cuda_choices(struct dev *d, void *memory)
+{
+    struct choices *c = memory;
+    if (c->version != lt.cublasLtGetVersion() || c->n > PLANS_MAX) c->n = 0;
+    c->version = lt.cublasLtGetVersion();
+    find(d)->choices = c;
 }
 
 static void close_plan(struct plan *p)
@@ -289,6 +318,27 @@ out:
     return e;
 }
 
+static bool recall(const struct handle *h, struct plan *p)
+{
+    const struct choices *c = h->choices;
+    for (uint64_t i = 0; c && i < c->n; i++) {
+        if (memcmp(&c->at[i].key, &p->key, sizeof p->key) != 0) continue;
+        p->algo = c->at[i].algo;
+        return true;
+    }
+    return false;
+}
+
+static void keep(struct handle *h, const struct plan *p)
+{
+    struct choices *c = h->choices;
+    if (!c || c->n == PLANS_MAX) return;
+    struct choice *at = &c->at[c->n];
+    memcpy(&at->key, &p->key, sizeof at->key); /* keys are compared as bytes */
+    at->algo = p->algo;
+    atomic_fetch_add(&c->n, 1);
+}
+
 static err_t plan_of(struct handle *h, const struct key *k, struct plan **out)
 {
     err_t e = OK;
@@ -300,7 +350,10 @@ static err_t plan_of(struct handle *h, const struct key *k, struct plan **out)
     struct plan *p = &h->plans[h->n_plans];
     p->key = *k;
     TRY(open_desc(p));
-    TRY(choose(h, p));
+    if (!recall(h, p)) {
+        TRY(choose(h, p));
+        keep(h, p);
+    }
     h->n_plans++;
     *out = p;
     return OK;

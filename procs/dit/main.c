@@ -1,9 +1,9 @@
 /* main.c - longlived-dit: decisions and latents. The process is here; the model is dit.c, what
  * comes next is plan.c.
  *
- * Regions written: kv.0, latents.0, edge.0, our page and the decisions of the ledger. Each unit
- * ends with one ledger_publish after the device has finished; a unit cut short is done again from
- * the same inputs to the same bits.
+ * Regions written: kv.0, latents.0, edge.0, choices.dit, our page and the decisions of the ledger.
+ * Each unit ends with one ledger_publish after the device has finished; a unit cut short is done
+ * again from the same inputs to the same bits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@
 #include "kernels/ops.h"
 #include "procs/dit/dit.h"
 #include "procs/dit/plan.h"
+#include "procs/choices.h"
 #include "procs/stage.h"
 #include "procs/weights.h"
 
@@ -76,9 +77,8 @@ static err_t open_memory(struct dit_stage *p)
     const size_t block = tensor_bytes(TENSOR(NULL, DTYPE_F32, B, z, Y, X));
     const size_t window = tensor_bytes(TENSOR(NULL, DTYPE_F32, W, z, Y, X));
     TRY(dev_alloc(p->st->dev, 3 * block + window + 2 * sizeof(uint64_t), &p->memory));
-    char *at = p->memory;
-    p->key = TENSOR(at, DTYPE_U64, 2);
-    at += 2 * sizeof(uint64_t);
+    p->key = TENSOR(p->memory, DTYPE_U64, 2);
+    char *at = (char *)p->memory + 2 * sizeof(uint64_t);
     p->x = TENSOR(at, DTYPE_F32, B, z, Y, X);
     p->flow = TENSOR(at + block, DTYPE_F32, B, z, Y, X);
     p->eps = TENSOR(at + 2 * block, DTYPE_F32, B, z, Y, X);
@@ -96,6 +96,7 @@ static err_t open_regions(struct dit_stage *p)
     struct stage *st = p->st;
     const struct conf *c = &st->conf;
     const enum dtype act = dit_act(c, st->dev);
+    TRY(choices_map(st, "dit"));
     TRY(weights_map(p->weights, st, "dit", &p->weights_region));
     TRY(stage_region(st, st->dev, "kv.0", kv_bytes(c, act), KV_LAYOUT, NULL, &p->kv_region));
     ledger_publish(&st->ledger->dit.kv_generation, p->kv_region.generation);

@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "ipc/prompts.h"
 #include "kernels/ops.h"
+#include "procs/choices.h"
 #include "procs/stage.h"
 #include "procs/text/plan.h"
 #include "procs/text/store.h"
@@ -127,6 +128,7 @@ static err_t text_open(struct stage *st, void **self)
     TRY(tokenizer_open(&p->tokenizer, c));
     stage_piece(st, "tokenizer");
     p->has_weights = true;
+    TRY(choices_map(st, "text"));
     if (c->text.resident) TRY(weights_map(p->weights, st, "text", &p->weights_region));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));

@@ -11,6 +11,7 @@
 #include "ipc/frames.h"
 #include "ipc/latents.h"
 #include "kernels/ops.h"
+#include "procs/choices.h"
 #include "procs/stage.h"
 #include "procs/vae/plan.h"
 #include "procs/vae/vae.h"
@@ -59,6 +60,7 @@ static err_t open_regions(struct vae_stage *p)
     err_t e = OK;
     struct stage *st = p->st;
     const struct conf *c = &st->conf;
+    TRY(choices_map(st, "vae"));
     TRY(weights_map(p->weights, st, "vae", &p->weights_region));
     TRY(stage_region(st, st->dev, "vae.0", vae_state_bytes(p->model), VAE_LAYOUT, NULL,
                      &p->state_region));
