@@ -73,11 +73,12 @@ $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B
 endif
 
 # In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
-# Tables for unwinding are a tenth of programs in C, which nothing unwinds.
+# Tables for unwinding and relocation are a tenth of programs in C, and nobody needs them here.
 BUNDLE ?= 0
 ifeq ($(BUNDLE),1)
 UP      := $$ORIGIN/..
 CFLAGS  += -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables
+NO_PIE  := -no-pie
 LDFLAGS += -Wl,--gc-sections -Wl,--disable-new-dtags \
            -Wl,-rpath,'$(UP)/lib:$(UP)/../../lib:$(UP)/../../../lib:/usr/local/cuda/lib64'
 ifeq ($(CUDA),1)
@@ -164,7 +165,7 @@ define link
 	@mkdir -p $(@D)
 	@echo 'LD $@'
 	@$(CC) -Wl,--no-as-needed $(filter %.so,$^) -Wl,--as-needed $(filter %.o,$^) $(filter %.a,$^) \
-	  $(1) $(LDFLAGS) -o $@
+	  $(1) $(LDFLAGS) $(NO_PIE) -o $@
 endef
 
 # The supervisor and command line: no ZeroMQ, no BLAS, no device library but the CPU's.
