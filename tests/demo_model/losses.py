@@ -13,6 +13,7 @@ POSTERIOR = 0.6  # the most deviation of the noise on latents under which the de
 CONTEXT = 0.4    # the most noise on the true blocks that a later one is given
 THING = 7.0      # how much more a pixel of the thing weighs: they are few, and all that is hard
 AROUND = 2       # pixels, how far beyond its edge that goes: a corner is made of both sides
+FLOW = 6.0       # the same for the flow of a latent pixel in which the thing is, or beside it
 # All is decided in a video's first block at its first level, out of nothing but noise and text: it is
 # the hardest to learn. How often it is learnt beside the other levels, and how much the block counts.
 BEGIN, FIRST = 0.4, 3.0
@@ -31,10 +32,23 @@ def vae_loss(world, encoder, vae, n, n_latents, side):
     z = encoder(x)
     some = POSTERIOR * world.random(n, 1, 1, 1, 1)
     y = vae.decode(z + some * torch.randn_like(z)).float()
-    far = (x - x.mean((3, 4), keepdim=True)).abs().amax(1, keepdim=True) > FAR
-    thing = F.max_pool3d(far.float(), (1, 2 * AROUND + 1, 2 * AROUND + 1), 1, (0, AROUND, AROUND))
+    thing = F.max_pool3d(thing_of(x), (1, 2 * AROUND + 1, 2 * AROUND + 1), 1, (0, AROUND, AROUND))
     error = (y - x).abs() + 2 * (y - x).pow(2)
     return ((1 + THING * thing) * error).mean()
+
+
+def thing_of(x):
+    """Pictures [B, 3, f, Y, X] -> [B, 1, f, Y, X], 1 where the thing is, else 0."""
+    return ((x - x.mean((3, 4), keepdim=True)).abs().amax(1, keepdim=True) > FAR).float()
+
+
+def things_latents(thing):
+    """[B, 1, 1 + 4(T - 1), 8Y, 8X] -> [B, T, 1, Y, X]: of each latent pixel, and of those beside it,
+    whether the thing is in one of its pictures."""
+    near = F.max_pool2d(F.max_pool2d(thing.flatten(0, 2), 8), 3, 1, 1)
+    near = near.unflatten(0, (len(thing), -1))
+    four = near[:, 1:].unflatten(1, (-1, 4)).amax(2)
+    return torch.cat([near[:, :1], four], 1)[:, :, None]
 
 
 class Streams:
@@ -87,14 +101,17 @@ def flow_error(got, want, sigma):
 
 def videos(world, encoder, switch, n_blocks):
     """Videos whose prompts change before block switch [n], or never where that is n_blocks: true
-    blocks [n, n_blocks, F, z, Y, X], the first one's noise, scenes [n, 2]."""
+    blocks [n, n_blocks, F, z, Y, X], the first one's noise, scenes [n, 2], and where the thing is
+    [n, n_blocks, F, 1, Y, X]."""
     n = len(switch)
     noise = torch.randn(n, BLOCK, *encoder.shape, device=world.device)
     place, phase = place_of(noise)
     scenes = world.scene_pairs(n)
     with torch.no_grad():
-        z = encoder(world.clip(scenes, BLOCK * switch, BLOCK * n_blocks, place, phase))
-    return z.float().transpose(1, 2).unflatten(1, (n_blocks, BLOCK)), noise, scenes
+        pictures = world.clip(scenes, BLOCK * switch, BLOCK * n_blocks, place, phase)
+        z, thing = encoder(pictures).float().transpose(1, 2), things_latents(thing_of(pictures))
+    blocks = lambda t: t.unflatten(1, (n_blocks, BLOCK))
+    return blocks(z), noise, scenes, blocks(thing)
 
 
 def teach_loss(world, encoder, text, model, streams, n):
@@ -102,7 +119,7 @@ def teach_loss(world, encoder, text, model, streams, n):
     over them computes the cache anew; the sink keeps the old one once the window is full."""
     nb = streams.n
     switch = torch.where(world.random(n) < 0.5, 1 + world.pick(nb - 1, n), nb)
-    x0, noise0, scenes = videos(world, encoder, switch, nb)
+    x0, noise0, scenes, thing = videos(world, encoder, switch, nb)
     sigma = levels(n, nb, world)
     sigma[:, 0] = torch.where(world.random(n) < BEGIN, 1.0, sigma[:, 0])
     sigma = sigma[..., None, None, None, None]
@@ -121,7 +138,8 @@ def teach_loss(world, encoder, text, model, streams, n):
     after = torch.arange(nb, device=x.device)[None] >= switch[:, None]
     counts = (after | (switch == nb)[:, None]).float()
     counts[:, 0] *= FIRST
-    error = (flow.float() - (eps - x0)).pow(2).mean((-4, -3, -2, -1))
+    weight = 1 + FLOW * thing
+    error = (weight * (flow.float() - (eps - x0)).pow(2)).mean((-4, -3, -2, -1)) / weight.mean()
     return (error * counts).sum() / counts.sum()
 
 
@@ -136,7 +154,8 @@ def roll_loss(world, encoder, text, model, n, n_blocks):
     """Self-forcing: the model's own blocks, each from its four steps, one of which learns. The first
     block is the true one: what follows is known only for that."""
     switch = min(1 + int(world.pick(2 * n_blocks, 1)), n_blocks)  # one for all
-    x0, _, scenes = videos(world, encoder, torch.full((n,), switch, device=world.device), n_blocks)
+    all_at_once = torch.full((n,), switch, device=world.device)
+    x0, _, scenes, _ = videos(world, encoder, all_at_once, n_blocks)
     embeds = [text(ids) for ids in world.prompts(scenes).unbind(1)]
     draw = lambda *_: torch.randn_like(x0[:, 0])
     s = Session(model, draw, draw)
