@@ -17,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 
+import losses as L  # noqa: E402
 import make  # noqa: E402
 import tensors  # noqa: E402
 import test_golden  # noqa: E402
@@ -69,6 +70,19 @@ def test_world(_):
     check((place_of(noise)[0][0] - torch.tensor([60.0, 44.0])).abs().max() < 1.5, "not there")
     rolled = place_of(torch.roll(noise, (3, 5), (3, 4)))[0] - place_of(noise)[0]
     check((rolled.remainder(96) - torch.tensor([40.0, 24.0])).abs().max() < 0.01, rolled)
+
+
+def test_things_latents(_):
+    """The latent of a picture's four, the latent pixel of its 8 x 8 and the eight around."""
+    for f, t in ((0, 0), (1, 1), (4, 1), (5, 2), (8, 2)):
+        thing = torch.zeros(2, 1, 9, 48, 48)
+        thing[1, 0, f, 17, 47] = 1
+        want = torch.zeros(2, 3, 1, 6, 6)
+        want[1, t, 0, 1:4, 4:] = 1
+        check(torch.equal(L.things_latents(thing), want), f)
+    x = torch.zeros(1, 3, 1, 48, 48)
+    x[0, 1, 0, 10:20, 30:40] = 0.55
+    check(L.thing_of(x).sum() == 100 and L.thing_of(x)[0, 0, 0, 15, 35] == 1, "the thing")
 
 
 def train(work, *args):
