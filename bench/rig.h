@@ -17,7 +17,7 @@ struct rig {
     void *weights_memory, *memory;
 };
 
-/* A prompt of n tokens; a run encodes it. */
+/* A prompt of n tokens, text_len when opened and not more; a run encodes it. */
 struct rig_text {
     struct rig rig;
     struct umt5 *model;

@@ -22,6 +22,7 @@
 #include "procs/supervisor/results.h"
 
 enum { OPS_MAX = 8192, SHAPE_MAX = 40, RUNS_MAX = 1001, WARM_UPS = 3 };
+enum { TOKENS_SHORT = 64 }; /* of a prompt of a sentence or three */
 
 /* One way to run a stage, plain or watched. */
 struct pass {
@@ -319,6 +320,9 @@ static err_t bench_text(struct stage_bench *b, const struct conf *c, bool is_wat
         TRY(put_hit(b, t.rig.d));
         TRY(put_series(b, "miss", rig_text_run, &t));
         json_object_set_new(b->out, "tokens", json_integer(t.n));
+        t.n = t.n < TOKENS_SHORT ? t.n : TOKENS_SHORT;
+        TRY(put_series(b, "short", rig_text_run, &t));
+        json_object_set_new(b->out, "short_tokens", json_integer(t.n));
     } else {
         struct pass p = {"encode", rig_text_run, &t, t.rig.d, parts_of_text, {0}};
         TRY(put_pass(b, &p, 0)); /* never recorded */

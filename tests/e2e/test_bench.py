@@ -263,8 +263,9 @@ def test_bench_stages(tmp):
     check(set(run_["dit"]["passes"]["step"]["parts"]) ==
           {"self_attention", "cross_attention", "ffn", "norms", "kv", "other"}, run_["dit"])
     check(run_["text"]["hit_ms"]["p50"] < run_["text"]["miss_ms"]["p50"], "a hit encodes")
-    check(run_["dit"]["recached_latents"] == 9 and run_["text"]["tokens"] == 16, "sizes")
-    for name, series in (("dit", "step_3_ms"), ("vae", "latent_ms"), ("edge", "frames_out_ms")):
+    check(run_["dit"]["recached_latents"] == 9 and run_["text"]["tokens"] ==
+          run_["text"]["short_tokens"] == 16, "sizes")
+    for name, series in (("text", "short_ms"), ("dit", "step_3_ms"), ("vae", "latent_ms"), ("edge", "frames_out_ms")):
         check_stats(run_[name][series], 11)
     check_reports(tmp, "stage", run_, {"trace": 1, "bars": 5, "gantt": 0})
     os.remove(os.path.join(tmp, "stage.json"))
