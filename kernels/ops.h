@@ -39,10 +39,12 @@ void ops_load(const char *device);
 
 /* What a library was asked once, and need not be asked again by the next process on this device:
  * which algorithm each kind of matrix product gets. ops_choices_bytes: memory for it, 0 where no
- * library is asked. ops_choices: that much, aligned to 64, zeros or what an earlier process has
- * left there; it is the caller's, and stays until ops_close. Products of a kind that is in it have
- * the same algorithm, and so the same bits; new kinds are added, and a process that dies while it
- * adds one leaves the rest whole. One process at a time; after ops_open, before the first op. */
+ * library is asked, and then ops_choices is not called. ops_choices: that much, aligned as malloc's
+ * is, zeros or what an earlier process has left there; it is the caller's, and stays until
+ * ops_close. Products of a kind that is in it have the same algorithm, and so the same bits; new
+ * kinds are added while there is room, and a process that dies while it adds one leaves the rest
+ * whole. What another version of the library chose is forgotten. One process at a time; after
+ * ops_open, before the first op. */
 size_t ops_choices_bytes(const struct dev *d);
 void ops_choices(struct dev *d, void *memory);
 

@@ -5,7 +5,7 @@
 
 #include "kernels/ops.h"
 
-enum { LAYOUT = 1 };
+enum { LAYOUT = 1 }; /* of struct choices in kernels/cuda/gemm.c */
 
 err_t choices_map(struct stage *st, const char *stage)
 {

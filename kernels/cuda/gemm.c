@@ -45,7 +45,8 @@ static struct {
 #undef FIELD
 } lt;
 
-/* What distinguishes one kind of product from another. */
+/* What distinguishes one kind of product from another. Compared as bytes, of which four are
+ * padding: begun with memset and copied with memcpy, since `=` may leave padding behind. */
 struct key {
     enum dtype type, y_type;
     int32_t S, O, I, n_batches;
@@ -60,10 +61,13 @@ struct plan {
     cublasLtMatmulAlgo_t algo;
 };
 
-/* What outlives the process. An algorithm is bytes that the same version of the library takes back
- * (cublasLtMatmulAlgo_t in its documentation). An entry is written before it is counted. */
+/* What outlives the process, whose successor may be of another build: who changes this, or what the
+ * library is asked, raises LAYOUT in procs/choices.c. An algorithm is bytes that the same version
+ * of the library takes back (cublasLtMatmulAlgo_t in its documentation). The writer may die between
+ * any two stores, so they are ordered: an entry is written before it is counted, and those of
+ * another version are gone before the version is this one. */
 struct choices {
-    uint64_t version; /* of the library */
+    _Atomic uint64_t version; /* of the library */
     _Atomic uint64_t n;
     struct choice {
         struct key key;
@@ -136,8 +140,9 @@ size_t cuda_choices_bytes(void)
 void cuda_choices(struct dev *d, void *memory)
 {
     struct choices *c = memory;
-    if (c->version != lt.cublasLtGetVersion() || c->n > PLANS_MAX) c->n = 0;
-    c->version = lt.cublasLtGetVersion();
+    const uint64_t version = lt.cublasLtGetVersion();
+    if (c->version != version || c->n > PLANS_MAX) c->n = 0;
+    c->version = version;
     find(d)->choices = c;
 }
 
@@ -334,7 +339,7 @@ static void keep(struct handle *h, const struct plan *p)
     struct choices *c = h->choices;
     if (!c || c->n == PLANS_MAX) return;
     struct choice *at = &c->at[c->n];
-    memcpy(&at->key, &p->key, sizeof at->key); /* keys are compared as bytes */
+    memcpy(&at->key, &p->key, sizeof at->key);
     at->algo = p->algo;
     atomic_fetch_add(&c->n, 1);
 }
@@ -348,7 +353,7 @@ static err_t plan_of(struct handle *h, const struct key *k, struct plan **out)
     }
     if (h->n_plans == PLANS_MAX) return FAIL(ERR_LIMIT, "more than %d kinds of product", PLANS_MAX);
     struct plan *p = &h->plans[h->n_plans];
-    p->key = *k;
+    memcpy(&p->key, k, sizeof p->key);
     TRY(open_desc(p));
     if (!recall(h, p)) {
         TRY(choose(h, p));
@@ -369,7 +374,7 @@ err_t cuda_gemm(struct dev *d, const struct cuda_gemm *g)
     struct plan *p;
     struct key k;
     MUST(h);
-    memset(&k, 0, sizeof k); /* keys are compared as bytes */
+    memset(&k, 0, sizeof k);
     k.type = g->type;
     k.y_type = g->y_type;
     k.S = g->S;

@@ -1,7 +1,7 @@
 /* main.c - longlived-vae: clean latents in, RGB frames out, one latent a unit.
  *
- * Regions written: vae.0, frames.0, our page of the ledger; read: latents.0, edge.0. The model is
- * vae.c, what comes next is plan.c.
+ * Regions written: vae.0, frames.0, choices.vae, our page of the ledger; read: latents.0, edge.0.
+ * The model is vae.c, what comes next is plan.c.
  */
 #include <stdlib.h>
 
