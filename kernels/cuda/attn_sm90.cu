@@ -304,6 +304,8 @@ PTX_FN void compute_all(const struct attn_args *a, struct shared s, int group)
             if (speaks) barrier_arrive(&s.b->k_empty[kr.at]);
             ring_next(&kr);
             if (has_mask && j == n_blocks - 1) mask(logits, left, bias);
+            /* Beside P V, by the source; in the machine code ptxas moves the wait above the
+             * softmax. Kept in order by a branch it was slower (docs/SPEED.md, 2026-11-29). */
             softmax_block(logits, &r, rescale, c);
             wgmma_wait<0>();
             wgmma_hold(o);

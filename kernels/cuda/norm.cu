@@ -114,9 +114,11 @@ __global__ static void __launch_bounds__(LANES_MAX)
     norm_held<K, Y, X, G>(y + r * C, raw, h, first, r < n_rows);
 }
 
-/* A row of BRANCH_COLS a block: y += gate * (z + b), each operation rounded as k_gate_add's are,
- * and out is the norm of what y has become. BRANCH_BLOCKS a multiprocessor leave registers for all
- * that a row reads; left to itself the compiler makes room for more blocks and reads y last. */
+/* A row of BRANCH_COLS a block: y += gate * (z + b), and out is the norm of what y has become, with
+ * the bits of k_gate_add and k_norm_held one after the other: k_gate_add's product is rounded,
+ * since a branch parts it from the sum, so __fmul_rn keeps this one out of an fma. BRANCH_BLOCKS a
+ * multiprocessor leave registers for all that a row reads; left to itself the compiler makes room
+ * for more blocks and reads y last. */
 enum { BRANCH_COLS = HELD * LANES_MAX * chunk<float>::N, BRANCH_BLOCKS = 8 };
 
 template <class T>
