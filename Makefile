@@ -73,7 +73,9 @@ $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B
 endif
 
 # In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
-# Tables for unwinding and relocation are a tenth of programs in C, and nobody needs them here.
+# Nothing unwinds the frames of our C, so the tables for that are left out. Programs in it
+# stand at fixed addresses (-no-pie), which saves the table of relocations and costs that their own
+# code and data lie at known places; the libraries, stack and heap are still placed at random.
 BUNDLE ?= 0
 ifeq ($(BUNDLE),1)
 UP      := $$ORIGIN/..

@@ -26,11 +26,17 @@ libraries() {
 }
 
 # Of OpenBLAS, products alone, for every processor that it knows: its archive without LAPACK, which
-# is a third of it, and needs Fortran's libraries beside it.
+# is a third of it, and needs Fortran's libraries beside it. Named is what programs call; the linker
+# takes what that needs.
 blas=libopenblas.so.0
-gcc -shared -o "$to/lib/$blas" -Wl,-soname,$blas \
+gcc -shared -o "$to/lib/$blas" -Wl,-soname,$blas -Wl,-z,defs \
     -Wl,-u,cblas_sgemm,-u,cblas_sgemv,-u,openblas_set_num_threads \
     "$(gcc -print-file-name=libopenblas.a)" -lm -lpthread
+lacking=$(ldd -r $(programs) 2>&1 | grep 'undefined symbol' || true)
+if [ -n "$lacking" ]; then
+    echo "bundle: $lacking" >&2
+    exit 1
+fi
 for l in $(libraries); do cp -L "$l" "$to/lib/$(basename "$l")"; done
 strip $(programs) "$to"/lib/*.so*
 
