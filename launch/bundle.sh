@@ -28,16 +28,29 @@ libraries() {
 # Of OpenBLAS, products alone, for every processor that it knows: its archive without LAPACK, which
 # is a third of it, and needs Fortran's libraries beside it. Named is what programs call; the linker
 # takes what that needs.
-blas=libopenblas.so.0
+blas=libopenblas.so.0 archive=$(gcc -print-file-name=libopenblas.a)
 gcc -shared -o "$to/lib/$blas" -Wl,-soname,$blas -Wl,-z,defs \
     -Wl,-u,cblas_sgemm,-u,cblas_sgemv,-u,openblas_set_num_threads \
-    "$(gcc -print-file-name=libopenblas.a)" -lm -lpthread
+    "$archive" -lm -lpthread
 lacking=$(ldd -r $(programs) 2>&1 | grep 'undefined symbol' || true)
 if [ -n "$lacking" ]; then
     echo "bundle: $lacking" >&2
     exit 1
 fi
-for l in $(libraries); do cp -L "$l" "$to/lib/$(basename "$l")"; done
+# Each library's licence goes with it, under the name of its Debian source package.
+licence() { # licence FILE; the package may name it without the /usr that it is in now
+    local file package
+    file=$(readlink -f "$1")
+    package=$(dpkg -S "*${file#/usr}" | head -n 1 | cut -d: -f1)
+    cp "/usr/share/doc/$package/copyright" \
+        "$to/licences/$(dpkg-query -W -f '${source:Package}\n' "$package" | head -n 1)"
+}
+mkdir "$to/licences"
+licence "$archive"
+for l in $(libraries); do
+    cp -L "$l" "$to/lib/$(basename "$l")"
+    licence "$l"
+done
 strip $(programs) "$to"/lib/*.so*
 
 cp -r configs README.md LICENSE "$to"
