@@ -26,19 +26,15 @@ class Rms(nn.Module):
         return y.to(x.dtype) * self.weight.to(x.dtype)
 
 
-def attention(q, k, v, bias=None):
-    """q [..., n, H, d], k and v [..., m, H, d], bias added to the scores, [..., 1, 1, m]."""
+def attention(q, k, v):
+    """q [..., n, H, d], k and v [..., m, H, d]."""
     q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
-    if bias is not None:
-        bias = bias.to(q.dtype)
     if hasattr(F, "scaled_dot_product_attention"):
         shape = q.shape
         q, k, v = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-        if bias is not None:
-            bias = bias.reshape(-1, *bias.shape[-3:]).expand(-1, q.shape[1], q.shape[2], -1)
-        return F.scaled_dot_product_attention(q, k, v, bias).reshape(shape).transpose(-2, -3)
+        return F.scaled_dot_product_attention(q, k, v).reshape(shape).transpose(-2, -3)
     s = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    return (torch.softmax(s if bias is None else s + bias, -1) @ v).transpose(-2, -3)
+    return (torch.softmax(s, -1) @ v).transpose(-2, -3)
 
 
 class Rope:

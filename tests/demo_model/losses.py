@@ -64,28 +64,28 @@ class Streams:
         self.own = table(range(BLOCK * n))
         self.sink = table([max(0, BLOCK * (b + 1) - WINDOW) + i
                            for b in range(n) for i in range(BLOCK)])
-        blocks = torch.arange(n, device=p.device)
-        before = [torch.zeros_like(blocks)] + [blocks - i for i in
-                                               range(WINDOW // BLOCK - 2, 0, -1)]
-        exists = [blocks > 0] + [b > 0 for b in before[1:]] + [blocks >= 0]
-        tokens = self.own.shape[1]
-        bias = torch.zeros(n, len(exists), tokens, device=p.device)
-        self.bias = bias.masked_fill(~torch.stack(exists, 1)[..., None], float("-inf"))
-        self.bias = self.bias.flatten(1)[:, None, None].repeat(2, 1, 1, 1)  # [S, 1, 1, m]
-        self.before = [b.clamp(min=0) for b in before[1:]]
+        full = WINDOW // BLOCK - 1  # the first block that sees a whole window
+        ends = [b + 1 for b in range(min(n, full))] + [n] * (n > full)
+        self.alike = list(zip([0] + ends[:-1], ends))  # blocks that see equally many
 
     def attend(self, layer, q, k, v):
-        n, twice = self.n, lambda x: torch.cat([x, x], 1)
-        both = self.own.repeat(2, 1, 1, 1, 1)
-        q, turned = Rope.turn(q, both), Rope.turn(k, both)
-        sink = Rope.turn(k[:, :1].expand(-1, n, -1, -1, -1), self.sink)
-        keys = [twice(sink)] + [twice(turned[:, b]) for b in self.before] + [turned]
-        values = [twice(v[:, :1].expand(-1, n, -1, -1, -1))]
-        values += [twice(v[:, b]) for b in self.before] + [v]
-        # bf16 and f32 meet in autocast: values say which
-        keys, values = torch.cat(keys, 2).to(v.dtype), torch.cat(values, 2)
-        bias = self.bias.to(v.dtype).expand(len(q), -1, -1, -1, -1)
-        return attention(q.to(v.dtype), keys, values, bias)
+        q, k, v = (x.unflatten(1, (2, self.n)) for x in (q, k, v))
+        q, turned = Rope.turn(q, self.own), Rope.turn(k, self.own)
+        sink = Rope.turn(k[:, 0, :1].expand(-1, self.n, -1, -1, -1), self.sink)
+        twice = lambda x: x[:, None].expand(-1, 2, -1, -1, -1, -1)
+        out = []
+        for first, end in self.alike:
+            keys, values = [turned[:, :, first:end]], [v[:, :, first:end]]
+            for i in range(1, first):  # the blocks before, but for the sink
+                keys.insert(0, twice(turned[:, 0, first - i:end - i]))
+                values.insert(0, twice(v[:, 0, first - i:end - i]))
+            if first > 0:
+                keys.insert(0, twice(sink[:, first:end]))
+                values.insert(0, twice(v[:, 0, :1].expand(-1, end - first, -1, -1, -1)))
+            # bf16 and f32 meet in autocast: values say which
+            out.append(attention(q[:, :, first:end].to(v.dtype), torch.cat(keys, 3).to(v.dtype),
+                                 torch.cat(values, 3)))
+        return torch.cat(out, 2).flatten(1, 2)
 
 
 def levels(n, m, world):

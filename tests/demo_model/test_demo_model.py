@@ -22,7 +22,8 @@ import make  # noqa: E402
 import tensors  # noqa: E402
 import test_golden  # noqa: E402
 import words as W  # noqa: E402
-from rollout import Session  # noqa: E402
+from dit import Dit  # noqa: E402
+from rollout import SIGMAS, T_MAX, Session  # noqa: E402
 from tokens import Tokenizer  # noqa: E402
 from world import World, place_of  # noqa: E402
 
@@ -83,6 +84,26 @@ def test_things_latents(_):
     x = torch.zeros(1, 3, 1, 48, 48)
     x[0, 1, 0, 10:20, 30:40] = 0.55
     check(L.thing_of(x).sum() == 100 and L.thing_of(x)[0, 0, 0, 15, 35] == 1, "the thing")
+
+
+def test_streams(_):
+    """All blocks of a video at once see what a session sees, block after block."""
+    c = make.config()["dit"]
+    torch.manual_seed(1)
+    model, n, sigma = Dit(c), 6, SIGMAS[1]
+    clean, noisy = torch.randn(2, 2, n, 3, c["z"], c["rows"], c["cols"])
+    session = Session(model, None, None)
+    with torch.no_grad():
+        session.prompt(torch.randn(2, 32, c["text_dim"]))
+        text = [(k.expand(-1, 2 * n, -1, -1, -1), v.expand(-1, 2 * n, -1, -1, -1))
+                for k, v in session.text]
+        times = torch.tensor([0.0] * n + [T_MAX * sigma] * n).expand(2, -1)
+        flow = model(torch.cat([clean, noisy], 1), times, text, L.Streams(model, n).attend)[:, n:]
+        for b in range(n):
+            want = session.denoise(noisy[:, b], 1, 3 * b)
+            off = (noisy[:, b] - sigma * flow[:, b] - want).abs().max()
+            check(off < 1e-4, f"block {b} is {off} away")
+            session.commit(clean[:, b])
 
 
 def train(work, *args):
