@@ -73,7 +73,8 @@ $(GPU_DEV) $(filter-out %.cu.o,$(GPU_KERNELS)) $(B)/tests/kernels/test_tma.o $(B
 endif
 
 # In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
-# Nothing unwinds the frames of our C, so the tables for that are left out. Programs in it
+# Nothing unwinds the frames of our C, so the tables for that are left out, and so are those of
+# kernels' lines, which are half of the GPU side. Programs in it
 # stand at fixed addresses (-no-pie), which saves the table of relocations and costs that their own
 # code and data lie at known places; the libraries, stack and heap are still placed at random.
 BUNDLE ?= 0
@@ -89,7 +90,7 @@ GPU_DEV     := $(LIB)/liblonglived-gpu.so
 GPU_KERNELS :=
 LIBS_GPU    :=
 LIBS_KERNELS := $(LIBS_BLAS)
-NVFLAGS     += -Xcompiler -fPIC
+NVFLAGS     := $(filter-out -lineinfo,$(NVFLAGS)) -Xcompiler -fPIC
 $(LIB)/liblonglived-gpu.so: $(GPU_OBJ)
 	@mkdir -p $(@D)
 	@echo 'LD $@'
