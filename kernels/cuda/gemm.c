@@ -397,6 +397,8 @@ err_t cuda_gemm(struct dev *d, const struct cuda_gemm *g)
                            cuda_stream(d)),
          "matmul");
 out:
+    /* What may have been the record's fault is not left for the next process to die of. */
+    if (e != OK && h->choices) h->choices->n = 0;
     return e;
 }
 
