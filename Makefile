@@ -74,9 +74,9 @@ endif
 
 # In a bundle libraries lie beside the programs, and the GPU side, which is large, is one of them.
 # Nothing unwinds the frames of our C, so the tables for that are left out, and so are those of
-# kernels' lines, which are half of the GPU side. Programs in it
-# stand at fixed addresses (-no-pie), which saves the table of relocations and costs that their own
-# code and data lie at known places; the libraries, stack and heap are still placed at random.
+# kernels' lines, which are half of the GPU side. Programs in it stand at fixed addresses (-no-pie),
+# which saves the table of relocations and costs that their own code and data lie at known places;
+# the libraries, stack and heap are still placed at random.
 BUNDLE ?= 0
 ifeq ($(BUNDLE),1)
 UP      := $$ORIGIN/..

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 
-SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "WarpStateStats", "LaunchStats")
+SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "WarpStateStats")
 # Of the kernels of those names: how many come before a layer, or a latent, in the midst of the
 # bench's runs, and how many to look at. Before them are a prompt's keys and values, 60 products.
 STAGES = {"dit": ("nvjet|k_attn|k_gate_add_norm|k_norm_held|k_qkv", 400, 13),
@@ -82,6 +82,8 @@ def main():
         return
     for stage in STAGES:
         kernels = profile(conf, out, stage)
+        if not kernels:
+            sys.exit("profile: ncu showed no kernel of %s: profile.%s.log says why" % (stage, stage))
         print("# %s: %d kernels" % (stage, len(kernels)))
         table(kernels)
 

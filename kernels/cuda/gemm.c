@@ -39,7 +39,7 @@ enum { PLANS_MAX = 256, DEVS_MAX = 8, CHOICES = 8 };
     X(cublasLtMatmulAlgoConfigGetAttribute)
 
 static struct {
-    void *library;
+    void *shared_object; /* the library, once it is loaded */
 #define FIELD(f) __typeof__(&f) f;
     FUNCTIONS(FIELD)
 #undef FIELD
@@ -92,7 +92,7 @@ static struct handle *find(const struct dev *d)
 
 static err_t load(void)
 {
-    if (lt.library) return OK;
+    if (lt.shared_object) return OK;
     void *library = dlopen(CUDA_GEMM_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return FAIL(ERR_NONE, "%s: install cuBLAS 13, or name its folder in LD_LIBRARY_PATH",
@@ -102,7 +102,7 @@ static err_t load(void)
     if (!lt.f) return FAIL(ERR_NONE, "cuBLASLt 13 has no %s", #f);
     FUNCTIONS(FIND)
 #undef FIND
-    lt.library = library;
+    lt.shared_object = library;
     return OK;
 }
 

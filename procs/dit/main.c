@@ -17,9 +17,9 @@
 #include "ipc/latents.h"
 #include "ipc/prompts.h"
 #include "kernels/ops.h"
+#include "procs/choices.h"
 #include "procs/dit/dit.h"
 #include "procs/dit/plan.h"
-#include "procs/choices.h"
 #include "procs/stage.h"
 #include "procs/weights.h"
 

@@ -77,11 +77,11 @@ class Streams:
         for first, end in self.alike:
             keys, values = [turned[:, :, first:end]], [v[:, :, first:end]]
             for i in range(1, first):  # the blocks before, but for the sink
-                keys.insert(0, twice(turned[:, 0, first - i:end - i]))
-                values.insert(0, twice(v[:, 0, first - i:end - i]))
+                keys.append(twice(turned[:, 0, first - i:end - i]))
+                values.append(twice(v[:, 0, first - i:end - i]))
             if first > 0:
-                keys.insert(0, twice(sink[:, first:end]))
-                values.insert(0, twice(v[:, 0, :1].expand(-1, end - first, -1, -1, -1)))
+                keys.append(twice(sink[:, first:end]))
+                values.append(twice(v[:, 0, :1].expand(-1, end - first, -1, -1, -1)))
             # bf16 and f32 meet in autocast: values say which
             out.append(attention(q[:, :, first:end].to(v.dtype), torch.cat(keys, 3).to(v.dtype),
                                  torch.cat(values, 3)))
@@ -154,8 +154,8 @@ def roll_loss(world, encoder, text, model, n, n_blocks):
     """Self-forcing: the model's own blocks, each from its four steps, one of which learns. The first
     block is the true one: what follows is known only for that."""
     switch = min(1 + int(world.pick(2 * n_blocks, 1)), n_blocks)  # one for all
-    all_at_once = torch.full((n,), switch, device=world.device)
-    x0, _, scenes, _ = videos(world, encoder, all_at_once, n_blocks)
+    switches = torch.full((n,), switch, device=world.device)
+    x0, _, scenes, _ = videos(world, encoder, switches, n_blocks)
     embeds = [text(ids) for ids in world.prompts(scenes).unbind(1)]
     draw = lambda *_: torch.randn_like(x0[:, 0])
     s = Session(model, draw, draw)

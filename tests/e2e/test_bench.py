@@ -263,9 +263,10 @@ def test_bench_stages(tmp):
     check(set(run_["dit"]["passes"]["step"]["parts"]) ==
           {"self_attention", "cross_attention", "ffn", "norms", "kv", "other"}, run_["dit"])
     check(run_["text"]["hit_ms"]["p50"] < run_["text"]["miss_ms"]["p50"], "a hit encodes")
-    check(run_["dit"]["recached_latents"] == 9 and run_["text"]["tokens"] ==
-          run_["text"]["short_tokens"] == 16, "sizes")
-    for name, series in (("text", "short_ms"), ("dit", "step_3_ms"), ("vae", "latent_ms"), ("edge", "frames_out_ms")):
+    check(run_["dit"]["recached_latents"] == 9, "sizes")
+    check(run_["text"]["tokens"] == run_["text"]["short_tokens"] == 16, "tokens")
+    for name, series in (("text", "short_ms"), ("dit", "step_3_ms"), ("vae", "latent_ms"),
+                         ("edge", "frames_out_ms")):
         check_stats(run_[name][series], 11)
     check_reports(tmp, "stage", run_, {"trace": 1, "bars": 5, "gantt": 0})
     os.remove(os.path.join(tmp, "stage.json"))
@@ -321,8 +322,8 @@ def test_bench_ops(tmp):
     check([(x["name"], x["shape"]) for x in beside] == list(rows), "other rows")
     for x in beside:
         op, whole = x["name"].split(".")[1], [v for v in x["torch"].values() if v["is_whole"]]
-        if op in ("linear", "linear_gelu", "linear_add", "linear_add_norm", "attention", "attention_t5",
-                  "conv3d", "upsample_conv"):
+        if op in ("linear", "linear_gelu", "linear_add", "linear_add_norm", "attention",
+                  "attention_t5", "conv3d", "upsample_conv"):
             check(any(v.get("median_us", 0) > 0 for v in whole), x)
         check(op.startswith("attention") or not [v for v in x["torch"].values() if "absent" in v], x)
     r = yardstick(path, out, "--device", "cpu", "--seconds", "0")
