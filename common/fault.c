@@ -186,7 +186,11 @@ err_t fault_pass(enum fault_point p)
     if (i < 0) return OK; /* a test's process */
     const uint64_t n = atomic_load(&fault_page->n_passed[i]) + 1;
     atomic_store(&fault_page->n_passed[i], n);
-    if (atomic_load(&fault_page->armed) != (uint64_t)i + 1) return OK;
-    const uint64_t at = atomic_load(&fault_page->at);
-    return n == at || (n > at && atomic_load(&fault_page->repeat)) ? fire(i) : OK;
+    uint64_t armed = (uint64_t)i + 1;
+    if (atomic_load(&fault_page->armed) != armed || n < atomic_load(&fault_page->at)) return OK;
+    /* Disarmed first: the successor of who dies here passes on. */
+    if (!atomic_load(&fault_page->repeat) &&
+        !atomic_compare_exchange_strong(&fault_page->armed, &armed, 0))
+        return OK;
+    return fire(i);
 }

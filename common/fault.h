@@ -131,7 +131,8 @@ enum fault_action {
 };
 extern const char *const fault_action_names[FAULT_ACTIONS];
 
-/* RUN_DIR/faults. Whoever arms stores `armed` last, 0 first. */
+/* RUN_DIR/faults. Whoever arms stores `armed` last, 0 first; a passage counted in between may be
+ * past `at`, so the first one from `at` on fires. Without repeat it stores 0 in `armed`. */
 struct fault_page {
     uint64_t version, n_names;
     _Atomic uint64_t armed;            /* 1 + index of a name; 0 none */

@@ -104,6 +104,22 @@ static void test_the_nth_passage_kills_once(void **state)
     assert_int_equal(page()->n_fired, 1);
 }
 
+/* Who arms has read the count, and the stage has gone on since. */
+static void test_a_passage_that_is_over_is_made_up_for(void **state)
+{
+    (void)state;
+    arm("dit.step", FAULT_NOMEM, 100, false);
+    assert_int_equal(WEXITSTATUS(pass_in_child("dit", FAULT_DIT_STEP, 9)), 100 + OK);
+    const uint64_t at = 5;
+    const int fd = open(scratch_path("faults"), O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, &at, sizeof at, offsetof(struct fault_page, at)), sizeof at);
+    close(fd);
+    assert_int_equal(WEXITSTATUS(pass_in_child("dit", FAULT_DIT_STEP, 9)), 100 + ERR_NOMEM);
+    assert_int_equal(passed("dit.step"), 10);
+    assert_int_equal(WEXITSTATUS(pass_in_child("dit", FAULT_DIT_STEP, 9)), 100 + OK);
+    assert_int_equal(page()->n_fired, 1);
+}
+
 static void test_repeat_kills_each_successor(void **state)
 {
     (void)state;
@@ -185,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_every_name_is_found_once),
         cmocka_unit_test(test_without_a_page_nothing_happens),
         cmocka_unit_test(test_the_nth_passage_kills_once),
+        cmocka_unit_test(test_a_passage_that_is_over_is_made_up_for),
         cmocka_unit_test(test_repeat_kills_each_successor),
         cmocka_unit_test(test_a_stage_passes_its_own_places_of_the_shell),
         cmocka_unit_test(test_every_action),

@@ -60,7 +60,8 @@ def kills_during_recovery(tmp, places):
             faults.arm(stage + "." + place)
             jobs.during("%s killed, its successor at %s:" % (stage, place),
                         lambda: jobs.kill(stage))
-            check(faults.fired() == fired + 1, stage, place, "was not passed")
+            # A job that no longer needs the stage may end first.
+            wait_for("a kill at %s.%s" % (stage, place), 20, lambda: faults.fired() == fired + 1)
         print("  %d successors killed while they opened" % len(places), flush=True)
 
 
