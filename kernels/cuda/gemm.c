@@ -274,19 +274,21 @@ static bool has_tile(const cublasLtMatmulAlgo_t *a, uint32_t tile)
 }
 
 /* Which of the n: the recorded one, or the first where none is recorded or this library or GPU does
- * not name it. */
+ * not name it. One without success is none; n: all are. */
 static int32_t pick(const struct key *k, const cublasLtMatmulHeuristicResult_t *r, int32_t n)
 {
+    int32_t first = 0;
+    while (first < n && r[first].state != CUBLAS_STATUS_SUCCESS) first++;
     for (size_t i = 0; i < sizeof recorded / sizeof *recorded; i++) {
         if (k->S != recorded[i].S || k->O != recorded[i].O || k->I != recorded[i].I ||
             k->type != DTYPE_BF16 || k->y_type != recorded[i].y_type || !k->has_bias ||
             k->epilogue != (int32_t)recorded[i].epilogue || k->n_batches != 1)
             continue;
-        for (int32_t j = 0; j < n; j++)
+        for (int32_t j = first; j < n; j++)
             if (r[j].state == CUBLAS_STATUS_SUCCESS && has_tile(&r[j].algo, recorded[i].tile))
                 return j;
     }
-    return 0;
+    return first;
 }
 
 static err_t choose(struct handle *h, struct plan *p)
@@ -310,11 +312,11 @@ static err_t choose(struct handle *h, struct plan *p)
              "preference");
     const cublasStatus_t s = lt.cublasLtMatmulAlgoGetHeuristic(
         h->lt, p->desc, p->w, p->x, p->y, p->y, preference, CHOICES, results, &n);
-    if (s != CUBLAS_STATUS_SUCCESS || n < 1)
+    const int32_t which = s == CUBLAS_STATUS_SUCCESS ? pick(&p->key, results, n) : n;
+    if (which >= n)
         e = FAIL(ERR_DEVICE, "cuBLASLt has no algorithm for S %d O %d I %d", p->key.S, p->key.O,
                  p->key.I);
     else {
-        const int32_t which = pick(&p->key, results, n);
         p->algo = results[which].algo;
         log_choice(p, which);
     }
