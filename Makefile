@@ -252,6 +252,10 @@ $(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/procs/test_choices: ALLOC_COUNT += $(foreach f,ops_choices ops_choices_bytes stage_region,-Wl,--wrap=$(f))
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
+# Products on a GPU by a fake cuBLASLt, which is in the test: what is opened by name is the program.
+FAKE_GEMM := $(B)/tests/fake_cuda/test_cuda_gemm $(B)/tests/fake_cuda/test_cuda_linear
+$(FAKE_GEMM): $(patsubst %,$(FAKE)/%.o,kernels/cuda/gemm tests/fake_cuda/lt tests/fake_cuda/rig)
+$(FAKE_GEMM): ALLOC_COUNT += -Wl,--wrap=dlopen -Wl,--export-dynamic-symbol='cublasLt*'
 $(B)/tests/fake_cuda/test_%: $(FAKE)/tests/fake_cuda/test_%.o $(B)/tests/check.o $(FAKE_DEV) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_BLAS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 $(BIN)/bench-%: $(B)/bench/%.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)

@@ -1,6 +1,8 @@
-/* same.c - what common/dev_cuda.c uses of the CUDA runtime, as the fake declares it. Compiled
- * against the fake's header always and against the toolkit's where there is one: the two agree in
- * every value and in every type, or the build ends here. */
+/* same.c - what common/dev_cuda.c uses of the CUDA runtime and kernels/cuda/gemm.c of cuBLASLt, as
+ * the fakes declare it. Compiled against the fakes' headers always and against the toolkit's where
+ * there is one: the two agree in every value and in every type, or the build ends here. */
+#include <cublasLt.h>
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 #include <stdint.h>
 
@@ -48,9 +50,50 @@ SAME(sizeof(cudaUUID_t), 16);
 SAME(sizeof(cudaIpcMemHandle_t), 64);
 SAME(sizeof(((struct cudaDeviceProp *)NULL)->name), 256);
 
+SAME(CUBLAS_STATUS_SUCCESS, 0);
+SAME(CUBLAS_STATUS_INVALID_VALUE, 7);
+SAME(CUBLAS_STATUS_INTERNAL_ERROR, 14);
+SAME(CUBLAS_STATUS_NOT_SUPPORTED, 15);
+SAME(CUDA_R_32F, 0);
+SAME(CUDA_R_16F, 2);
+SAME(CUDA_R_16BF, 14);
+SAME(CUBLAS_COMPUTE_32F, 68);
+SAME(CUBLAS_OP_N, 0);
+SAME(CUBLAS_OP_T, 1);
+SAME(CUBLASLT_EPILOGUE_DEFAULT, 1);
+SAME(CUBLASLT_EPILOGUE_BIAS, 4);
+SAME(CUBLASLT_EPILOGUE_GELU, 32);
+SAME(CUBLASLT_EPILOGUE_GELU_BIAS, 36);
+SAME(CUBLASLT_MATMUL_DESC_TRANSA, 3);
+SAME(CUBLASLT_MATMUL_DESC_EPILOGUE, 7);
+SAME(CUBLASLT_MATMUL_DESC_BIAS_POINTER, 8);
+SAME(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, 26);
+SAME(CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, 5);
+SAME(CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, 6);
+SAME(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, 1);
+SAME(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 5);
+SAME(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 6);
+SAME(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, 7);
+SAME(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 8);
+SAME(CUBLASLT_ALGO_CONFIG_ID, 0);
+SAME(CUBLASLT_ALGO_CONFIG_TILE_ID, 1);
+SAME(CUBLASLT_ALGO_CONFIG_STAGES_ID, 6);
+SAME(CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 8);
+SAME(CUBLASLT_MATMUL_TILE_128x192, 32);
+SAME(CUBLASLT_MATMUL_TILE_128x224, 414);
+SAME(CUBLASLT_MATMUL_TILE_128x288, 421);
+SAME(CUBLASLT_MATMUL_STAGES_64xAUTO, 35);
+SAME(CUBLASLT_CLUSTER_SHAPE_2x1x1, 3);
+SAME(sizeof(cublasLtMatmulAlgo_t), 64);
+SAME(sizeof(cublasLtMatmulHeuristicResult_t), 96);
+SAME(offsetof(cublasLtMatmulHeuristicResult_t, state), 72);
+SAME(sizeof(CUtensorMap), 128);
+
 /* A call of another type would not be one of these. */
-#define TYPED(f, ...)                                                                              \
-    _Static_assert(_Generic(&(f), cudaError_t(*)(__VA_ARGS__) : 1, default : 0), #f)
+#define ANSWERS(type, f, ...)                                                                      \
+    _Static_assert(_Generic(&(f), type(*)(__VA_ARGS__) : 1, default : 0), #f)
+#define TYPED(f, ...) ANSWERS(cudaError_t, f, __VA_ARGS__)
+#define LT(f, ...) ANSWERS(cublasStatus_t, f, __VA_ARGS__)
 
 TYPED(cudaGetLastError, void);
 TYPED(cudaGetDeviceCount, int *);
@@ -80,3 +123,29 @@ TYPED(cudaGraphDestroy, cudaGraph_t);
 TYPED(cudaIpcGetMemHandle, cudaIpcMemHandle_t *, void *);
 TYPED(cudaIpcOpenMemHandle, void **, cudaIpcMemHandle_t, unsigned);
 TYPED(cudaIpcCloseMemHandle, void *);
+
+ANSWERS(size_t, cublasLtGetVersion, void);
+LT(cublasLtCreate, cublasLtHandle_t *);
+LT(cublasLtDestroy, cublasLtHandle_t);
+LT(cublasLtMatmulDescCreate, cublasLtMatmulDesc_t *, cublasComputeType_t, cudaDataType_t);
+LT(cublasLtMatmulDescDestroy, cublasLtMatmulDesc_t);
+LT(cublasLtMatmulDescSetAttribute, cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t,
+   const void *, size_t);
+LT(cublasLtMatrixLayoutCreate, cublasLtMatrixLayout_t *, cudaDataType_t, uint64_t, uint64_t,
+   int64_t);
+LT(cublasLtMatrixLayoutDestroy, cublasLtMatrixLayout_t);
+LT(cublasLtMatrixLayoutSetAttribute, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
+   const void *, size_t);
+LT(cublasLtMatmulPreferenceCreate, cublasLtMatmulPreference_t *);
+LT(cublasLtMatmulPreferenceDestroy, cublasLtMatmulPreference_t);
+LT(cublasLtMatmulPreferenceSetAttribute, cublasLtMatmulPreference_t,
+   cublasLtMatmulPreferenceAttributes_t, const void *, size_t);
+LT(cublasLtMatmulAlgoGetHeuristic, cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t,
+   cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t,
+   cublasLtMatmulPreference_t, int, cublasLtMatmulHeuristicResult_t *, int *);
+LT(cublasLtMatmulAlgoConfigGetAttribute, const cublasLtMatmulAlgo_t *,
+   cublasLtMatmulAlgoConfigAttributes_t, void *, size_t, size_t *);
+LT(cublasLtMatmul, cublasLtHandle_t, cublasLtMatmulDesc_t, const void *, const void *,
+   cublasLtMatrixLayout_t, const void *, cublasLtMatrixLayout_t, const void *, const void *,
+   cublasLtMatrixLayout_t, void *, cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *, void *,
+   size_t, cudaStream_t);
