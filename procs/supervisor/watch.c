@@ -70,7 +70,8 @@ void watch_look(struct watch *w, const struct ledger *l, int64_t at_ns, struct w
     const int64_t first_block = bounded((uint64_t)s->first_block);
     out->video = bounded((uint64_t)s->video);
     out->block = at_least_0(n_blocks - first_block);
-    out->n_blocks = bounded(ledger_read(&s->n_blocks));
+    const uint64_t end = ledger_read(&s->n_blocks);
+    out->n_blocks = end == LEDGER_VOID ? 0 : bounded(end);
     const int64_t made = ledger_frames_of(n_latents - first_block * w->n_per_block);
     const int64_t seen = s->is_live ? bounded(ledger_read(&l->gateway.played))
                                     : at_least_0(n_committed - bounded((uint64_t)s->first_frame));

@@ -95,6 +95,18 @@ static void test_a_later_session_counts_from_its_own_start(void **state)
                               "0 ms  lead 0.5 s  queue 1  late 2");
 }
 
+/* Ended before it had a prompt: no number of blocks is said, least of all the mark's. */
+static void test_a_void_session_has_no_length(void **state)
+{
+    (void)state;
+    ledger_publish(&l->gateway.n_sessions, 1);
+    ledger_publish(&l->sessions[0].n_blocks, LEDGER_VOID);
+    watch_look(&w, l, NS_PER_S, &v);
+    assert_int_equal(v.n_blocks, 0);
+    watch_text(&v, text, sizeof text);
+    assert_ptr_equal(strstr(text, "block 0  frames 0"), text);
+}
+
 static void test_the_speed_is_the_last_seconds(void **state)
 {
     (void)state;
@@ -167,6 +179,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_session_under_way, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_a_later_session_counts_from_its_own_start, open_all,
                                         close_all),
+        cmocka_unit_test_setup_teardown(test_a_void_session_has_no_length, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_the_speed_is_the_last_seconds, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_json_parses, open_all, close_all),
         cmocka_unit_test_setup_teardown(test_modes, open_all, close_all),
