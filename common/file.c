@@ -73,11 +73,20 @@ static int write_all(int fd, const char *data, size_t n_bytes)
     return fsync(fd);
 }
 
+err_t file_check_replaceable(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return OK; /* what is amiss open will say */
+    return FAIL(ERR_WRITE, "%s: %s", path,
+                S_ISDIR(st.st_mode) ? strerror(EISDIR) : "not a regular file");
+}
+
 err_t file_write(const char *path, const char *data, size_t n_bytes)
 {
     err_t e = OK;
     char *tmp = NULL;
     int fd = -1;
+    TRY(file_check_replaceable(path));
     if (asprintf(&tmp, "%s.XXXXXX", path) < 0) return FAIL(ERR_NOMEM, "%s", path);
     fd = mkostemp(tmp, O_CLOEXEC); /* mode 0600: a job holds what a user typed */
     if (fd < 0) {
@@ -88,5 +97,6 @@ err_t file_write(const char *path, const char *data, size_t n_bytes)
     }
     if (fd >= 0) close(fd);
     free(tmp);
+out:
     return e;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/checkpoint_impl.h"
+#include "common/file.h"
 
 enum { HEADER_BYTES_MAX = 8 << 20, COPY_BYTES = 4 << 20 };
 
@@ -253,6 +254,7 @@ err_t safetensors_write(const char *path, struct checkpoint *c, struct lora *lor
     char *tmp = NULL;
     FILE *f = NULL;
     TRY(check_targets(c, lora));
+    TRY(file_check_replaceable(path));
     if (asprintf(&tmp, "%s.XXXXXX", path) < 0) return FAIL(ERR_NOMEM, "%s", path);
     const int fd = mkostemp(tmp, O_CLOEXEC);
     if (fd >= 0) f = fdopen(fd, "wb");

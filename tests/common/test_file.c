@@ -62,6 +62,15 @@ static void test_writes_whole_or_not_at_all(void **state)
     assert_int_equal(mkdir(path, 0700), 0);
     want_fails(file_write(path, "x", 1), ERR_WRITE, "folder: Is a directory");
     assert_int_equal(rmdir(path), 0);
+
+    path = scratch_path("fifo"); /* nor may a device be: a rename would */
+    assert_int_equal(mkfifo(path, 0600), 0);
+    want_fails(file_write(path, "x", 1), ERR_WRITE, "fifo: not a regular file");
+    const char *link = scratch_path("link");
+    assert_int_equal(symlink(path, link), 0);
+    want_fails(file_write(link, "x", 1), ERR_WRITE, "link: not a regular file");
+    assert_int_equal(unlink(link), 0);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(scratch_count(), files + 1);
 }
 

@@ -129,6 +129,10 @@ static void test_writing(void **state)
     checkpoint_close(&to);
 
     want_fails(safetensors_write("/nowhere/x.safetensors", from, NULL), ERR_WRITE, "/nowhere");
+    const char *fifo = scratch_path("fifo"); /* as a device: not one to be renamed over */
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    want_fails(safetensors_write(fifo, from, NULL), ERR_WRITE, "fifo: not a regular file");
+    assert_int_equal(unlink(fifo), 0);
     checkpoint_close(&from);
     /* Fails in the middle: the old file stays, nothing is left beside it. */
     assert_ok(checkpoint_open(&from, "tests/golden/checkpoints/torch-2.1/strided.pt"));
