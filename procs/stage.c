@@ -209,6 +209,7 @@ static err_t say_ready(struct stage *st, int ready_fd)
     char on_gpu[400] = "";
     TRY(stage_tell_memory(st));
     dev_seal(st->dev);
+    stage_beat(st, PHASE_IDLE, 0); /* no unit yet: the number was the per mille of its weights */
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
     if (st->dev != st->host) dev_took_text(st->dev, on_gpu, sizeof on_gpu);

@@ -110,6 +110,9 @@ def test_the_file_may_change_while_it_runs(tmp):
     path = nano_dit(os.path.join(tmp, "m.safetensors"), 3)
     want = generate(tmp, "want", "--prompt", "a", "--blocks", "3", "--set", "model.dit=" + path)
     with Pipeline(tmp, "--set", "model.dit=" + path) as p:
+        # The per mille that were loaded are no unit of a stage that has not begun one.
+        units = {s["name"]: s["unit"] for s in status(p.run_dir)["processes"] if "unit" in s}
+        check(units == dict.fromkeys(("text", "dit", "vae", "gateway"), 0), "units:", units)
         os.remove(path)  # the weights are in memory that outlives the stage
         check_result(run(["restart", "dit", "--kill", "--run", p.run_dir]), 0)
         check(p.generate(tmp, "again", "--prompt", "a", "--blocks", "3") == want, "same frames")
