@@ -259,6 +259,14 @@ def check_mp4(path, n_frames, fps):
     check(r.returncode == 0 and not r.stderr.strip(), "ffmpeg:", r.stderr)
 
 
+def named(tests, words):
+    """Those with one of the words in their name; a word that no name has is an error."""
+    for w in words:
+        if not any(w in t.__name__ for t in tests):
+            sys.exit("no test has %s in its name" % w)
+    return [t for t in tests if any(w in t.__name__ for w in words)]
+
+
 def main(tests):
     """Runs the functions, prints ok / not ok / skip lines; the exit status."""
     failed = 0

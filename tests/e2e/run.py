@@ -38,7 +38,7 @@ def select(words):
         return quick
     if words == ["full"]:
         return full
-    return [t for t in full if any(w in t.__name__ for w in words)]
+    return harness.named(full, words)
 
 
 if __name__ == "__main__":

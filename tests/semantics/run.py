@@ -16,5 +16,5 @@ import test_measure  # noqa: E402
 if __name__ == "__main__":
     os.chdir(harness.ROOT)
     own = test_features.TESTS + test_measure.TESTS
-    chosen = [t for t in own + test_demo.TESTS if any(w in t.__name__ for w in sys.argv[1:])]
-    sys.exit(harness.main(chosen if sys.argv[1:] else own))
+    words = sys.argv[1:]
+    sys.exit(harness.main(harness.named(own + test_demo.TESTS, words) if words else own))
