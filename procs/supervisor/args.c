@@ -393,7 +393,8 @@ err_t args_check(const struct args *a)
     if (a->progress && strcmp(a->progress, "json") != 0)
         return FAIL(ERR_USAGE, "--progress %s: json is the only one", a->progress);
     if (ON_OUTPUTS & (1u << a->cmd)) TRY(check_out(a));
-    if (a->cmd == CMD_TRACE && !a->out) return FAIL(ERR_USAGE, "trace: -o OUT.json?");
+    if (a->cmd == CMD_TRACE && (!a->out || strcmp(a->out, "-") == 0))
+        return FAIL(ERR_USAGE, "trace: -o OUT.json?");
     if (a->cmd == CMD_BENCH) TRY(check_bench(a));
     if (a->cmd == CMD_GENERATE) {
         if (!a->prompt == !a->script)

@@ -1,4 +1,5 @@
 /* cmd_checkpoint.c - inspect and convert: files of weights, without a pipeline. */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,10 +48,12 @@ static err_t print_json(const struct checkpoint *c)
     for (int32_t i = 0; i < checkpoint_count(c); i++)
         json_array_append_new(list, tensor_object(checkpoint_at(c, i)));
     json_object_set_new(root, "tensors", list);
-    const int rc = json_dumpf(root, stdout, JSON_COMPACT);
+    err_t e = OK;
+    if (json_dumpf(root, stdout, JSON_COMPACT) != 0)
+        e = FAIL(ERR_WRITE, "cannot write standard output: %s", strerror(errno));
     printf("\n");
     json_decref(root);
-    return rc == 0 ? OK : FAIL(ERR_WRITE, "standard output");
+    return e;
 }
 
 err_t cmd_inspect(const struct args *a, const char *bin_dir)

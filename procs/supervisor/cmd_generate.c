@@ -123,7 +123,11 @@ static err_t set_dumps(struct job *job, const struct args *a, const struct conf 
         TRY(dump_open_embeds(&f, v->embeds, c, v->n_prompts));
         checkpoint_close(&f);
     }
-    if (a->latents) TRY(check_writable(v->latents));
+    if (!a->latents) goto out;
+    if (strcmp(v->latents, v->out) == 0 || strcmp(v->latents, v->hashes) == 0)
+        return FAIL(ERR_USAGE, "%s: both latents and %s", v->latents,
+                    strcmp(v->latents, v->out) == 0 ? "video" : "hashes");
+    TRY(check_writable(v->latents));
 out:
     return e;
 }

@@ -1,4 +1,5 @@
 /* main.c - longlived: the command line, which is also the supervisor. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,6 +69,15 @@ out:
     return e;
 }
 
+/* What was printed has arrived, all of it. */
+static err_t end_output(void)
+{
+    const bool is_torn = ferror(stdout);
+    if (fflush(stdout) != 0)
+        return FAIL(ERR_WRITE, "cannot write standard output: %s", strerror(errno));
+    return is_torn ? FAIL(ERR_WRITE, "cannot write all of standard output") : OK;
+}
+
 int main(int argc, char **argv)
 {
     struct args a;
@@ -79,7 +89,7 @@ int main(int argc, char **argv)
     err_t e = args_parse(&a, argc, argv);
     a.commit = BUILD_COMMIT;
     if (e == OK) e = run(&a);
-    if (fflush(stdout) != 0 && e == OK) e = FAIL(ERR_WRITE, "standard output");
+    if (e == OK) e = end_output();
     if (e != OK) fprintf(stderr, "longlived: %s\n", err_text());
     return err_exit_status(e);
 }

@@ -35,6 +35,14 @@ def test_command_line(tmp):
     r = run([])
     check_result(r, 2, "usage")
     expect(["fly"], 2, "fly")
+    expect(["trace", "-o", "-"], 2, "OUT.json")
+    for command in (["help", "config"], ["inspect", "configs/demo/vae.safetensors"],
+                    ["inspect", "--json", "configs/demo/vae.safetensors"]):
+        with open("/dev/full", "w") as full:
+            r = subprocess.run([LONGLIVED] + command, stdout=full, stderr=subprocess.PIPE,
+                               text=True, timeout=30)
+        check(r.returncode == 73 and r.stderr == "longlived: cannot write standard output: "
+              "No space left on device\n", command, r.returncode, r.stderr)
     expect(["up", "--fast"], 2, "--fast")
     expect(["generate", "-c", NANO, "-o", os.path.join(tmp, "v.y4m")], 2, "--prompt|--script")
     expect(["generate", "-c", NANO, "--prompt", "x", "-o", os.path.join(tmp, "v.avi")], 2, "avi")
@@ -123,6 +131,10 @@ def test_outputs(tmp):
             os.path.join(tmp, "v.y4m")], 73, "/proc/h")
     same = os.path.join(tmp, "v.y4m")
     expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", same, "-o", same], 2, "both")
+    expect(["generate", "-c", NANO, "--prompt", "x", "--latents", same, "-o", same], 2,
+           "both latents and video")
+    expect(["generate", "-c", NANO, "--prompt", "x", "--latents", same, "--hashes", same, "-o",
+            os.path.join(tmp, "w.y4m")], 2, "both latents and hashes")
     check(os.listdir(tmp) == [], "a refused command leaves", os.listdir(tmp))
     # Writable when asked, full when used: the job fails in words, what is there plays.
     os.symlink("/dev/full", os.path.join(tmp, "full.y4m"))
