@@ -8,7 +8,8 @@
  *   longlived-ctl messages                the table of messages in docs/PROTOCOL.md
  *
  * A request has a random number; it is sent again every second until it is answered, and the
- * gateway takes it once. Nobody answers for 60 s: exit 75.
+ * gateway takes it once. No receipt for 60 s (the gateway hangs, or what was asked is not decided,
+ * as a preset before a session's first prompt): exit 75.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -99,8 +100,9 @@ static err_t send_again(struct ctl *c)
         if (f->request == 0) continue;
         if (at_ns - f->first_ns > GIVE_UP_NS) {
             done(c, f);
-            if (!c->is_feed) return FAIL(ERR_TIMEOUT, "the gateway does not answer");
-            fprintf(stderr, "longlived: a prompt was not answered\n");
+            if (!c->is_feed)
+                return FAIL(ERR_TIMEOUT, "no receipt within 60 s: it may still take effect");
+            fprintf(stderr, "longlived: a prompt got no receipt within 60 s\n");
         } else if (at_ns - f->sent_ns > AGAIN_NS) {
             f->sent_ns = at_ns;
             TRY(client_send(c->client, f->bytes, f->n_bytes));
