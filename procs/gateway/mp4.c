@@ -40,12 +40,6 @@ static err_t load(const struct mp4_plugin **plugin, const char *plugin_dir)
     return OK;
 }
 
-err_t mp4_check(const char *plugin_dir)
-{
-    const struct mp4_plugin *plugin = NULL;
-    return load(&plugin, plugin_dir);
-}
-
 err_t mp4_open(struct mp4 **out, const char *plugin_dir, int32_t width_px, int32_t height_px,
                int32_t fps)
 {

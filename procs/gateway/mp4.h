@@ -19,10 +19,8 @@
 
 struct mp4;
 
-/* Is the plugin loadable, of our version, and is there an encoder? ERR_NONE, with the packages. */
-MUST_USE err_t mp4_check(const char *plugin_dir);
-
-/* Opens an encoder; ERR_NONE as mp4_check, ERR_NOMEM, ERR_CONFIG: libav refuses the size. */
+/* Opens an encoder. ERR_NONE: the plugin cannot be loaded, is of another version or knows no
+ * encoder; names the packages. ERR_NOMEM, ERR_CONFIG: libav refuses the size. */
 MUST_USE err_t mp4_open(struct mp4 **out, const char *plugin_dir, int32_t width_px,
                         int32_t height_px, int32_t fps);
 void mp4_close(struct mp4 **m);

@@ -55,33 +55,6 @@ static err_t kind_of(const char *path, enum kind *kind)
     return OK;
 }
 
-/* By the effective user, as open() would; a file that is not there yet needs its directory. */
-static err_t check_writable(const char *path)
-{
-    char dir[PATH_MAX];
-    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0) return OK;
-    if (errno != ENOENT) return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(errno));
-
-    const char *slash = strrchr(path, '/');
-    const int n = slash == path ? 1 : (int)(slash ? slash - path : 0);
-    if (snprintf(dir, sizeof dir, "%.*s", n, slash ? path : "") >= (int)sizeof dir)
-        return FAIL(ERR_WRITE, "cannot write %s: %s", path, strerror(ENAMETOOLONG));
-    if (faccessat(AT_FDCWD, n > 0 ? dir : ".", W_OK | X_OK, AT_EACCESS) != 0)
-        return FAIL(ERR_WRITE, "cannot write %s: its directory: %s", path, strerror(errno));
-    return OK;
-}
-
-err_t out_check(const char *path, const char *plugin_dir)
-{
-    err_t e = OK;
-    enum kind kind = KIND_STREAM;
-    TRY(kind_of(path, &kind));
-    if (kind == KIND_MP4) TRY(mp4_check(plugin_dir));
-    if (kind != KIND_STREAM) TRY(check_writable(path));
-out:
-    return e;
-}
-
 static void tell(const struct out *o)
 {
     if (o->wrote) o->wrote(o->self, o->sent_bytes);
@@ -237,11 +210,6 @@ void out_close(struct out **out)
 bool out_wants_block(const struct out *o)
 {
     return o->kind == KIND_MP4;
-}
-
-int64_t out_stream_bytes(const struct out *o)
-{
-    return o->kind == KIND_STREAM ? o->sent_bytes : 0;
 }
 
 /* A block that could not be written is kept, because the muxer has counted it. */

@@ -32,19 +32,15 @@ struct out_conf {
     void *self;
 };
 
-/* What can be known about a path before anything is started. plugin_dir as above.
- * ERR_USAGE: the suffix is none of ours. ERR_WRITE: neither the file nor its directory can be
- * written. ERR_NONE: .mp4, and libav is missing; names the packages. */
-MUST_USE err_t out_check(const char *path, const char *plugin_dir);
-
 /* Opens the output; a new one is given its header at once, so even an empty file plays.
  *
  *   conf       read during the call, but for wrote and self
  *   n_frames   out; whole frames in the output: the index of the next one to put
  *
- * Errors: those of out_check; ERR_DATA: resume, and the file is not this output's (another format,
- * size, rate or encoder), names the path and changes nothing; ERR_NOINPUT: it cannot be read;
- * ERR_CONFIG: libav refuses the size; ERR_NOMEM.
+ * ERR_USAGE: the suffix is none of ours. ERR_WRITE: the file cannot be made or written. ERR_NONE:
+ * .mp4, and libav is missing; names the packages. ERR_DATA: resume, and the file is not this
+ * output's (another format, size, rate or encoder), names the path and changes nothing;
+ * ERR_NOINPUT: it cannot be read; ERR_CONFIG: libav refuses the size; ERR_NOMEM.
  */
 MUST_USE err_t out_open(struct out **out, const struct out_conf *conf, int64_t *n_frames);
 
@@ -66,8 +62,5 @@ bool out_wants_block(const struct out *o);
  * the bytes that are missing are sent.
  */
 MUST_USE err_t out_put(struct out *o, const uint8_t *const *rgb, int32_t n_frames);
-
-/* "-": the bytes written so far, those of predecessors included. A file: 0. */
-int64_t out_stream_bytes(const struct out *o);
 
 #endif

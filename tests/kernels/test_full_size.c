@@ -6,6 +6,7 @@
 
 #include "kernels/ops.h"
 #include "tests/check.h"
+#include "tests/kernels/linear.h"
 
 /* S: tokens of a block; KEYS: of a full window. */
 enum { S = 4680, KEYS = 18720, DIM = 1536, FFN = 8960, HEADS = 12, D = 128, PLACES = 2000 };
@@ -15,26 +16,7 @@ enum { S = 4680, KEYS = 18720, DIM = 1536, FFN = 8960, HEADS = 12, D = 128, PLAC
     (void)state;                                                                                   \
     if (!check_on_gpu()) skip()
 
-static double gelu(double z)
-{
-    return 0.5 * z * (1 + tanh(sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
-}
-
 /* --- linear ----------------------------------------------------------------------------------- */
-
-enum what { LINEAR, GELU, ADD };
-
-static err_t call_linear(struct dev *d, const struct tensor *t, const void *p)
-{
-    switch (*(const enum what *)p) {
-    case LINEAR:
-        return ops_linear(d, t[0], t[1], t[2], t[3]);
-    case GELU:
-        return ops_linear_gelu(d, t[0], t[1], t[2], t[3]);
-    default:
-        return ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
-    }
-}
 
 static void one_linear(enum what what, int32_t n_i, int32_t n_o)
 {
@@ -64,20 +46,6 @@ static void one_linear(enum what what, int32_t n_i, int32_t n_o)
 }
 
 /* With and without the norm in one op: the same bits, at every place. */
-static err_t call_add_norm(struct dev *d, const struct tensor *t, const void *is_modulated)
-{
-    return ops_linear_add_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
-                               *(const bool *)is_modulated, 1e-6f);
-}
-
-static err_t call_apart(struct dev *d, const struct tensor *t, const void *is_modulated)
-{
-    const err_t e = ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
-    if (e != OK) return e;
-    return *(const bool *)is_modulated ? ops_norm_modulate(d, t[5], t[0], t[6], t[7], 1e-6f)
-                                       : ops_layer_norm(d, t[5], t[0], t[6], t[7], 1e-6f);
-}
-
 static void one_add_norm(int32_t n_i, bool is_modulated)
 {
     const int64_t n = (int64_t)S * DIM;
@@ -85,13 +53,14 @@ static void one_add_norm(int32_t n_i, bool is_modulated)
     float *x = check_floats((int64_t)S * n_i, 1);
     float *w = check_floats_in((int64_t)DIM * n_i, 2, -scale, scale);
     float *b = check_floats(DIM, 3), *gate = check_floats(DIM, 4);
+    const struct norm_of norm = {is_modulated, 1e-6f};
     float *mul = check_floats(DIM, 6), *add = check_floats(DIM, 7);
     float *y[2] = {check_floats(n, 5), check_floats(n, 5)};
     float *h[2] = {check_alloc((size_t)n * sizeof **h), check_alloc((size_t)n * sizeof **h)};
     for (int i = 0; i < 2; i++)
-        CHECK_OP(i ? call_apart : call_add_norm, &is_modulated, BOTH(y[i], S, DIM),
-                 IN_ACT(x, S, n_i), IN_ACT(w, DIM, n_i), IN(b, DIM), IN(gate, DIM),
-                 OUT_ACT(h[i], S, DIM), IN(mul, DIM), IN(add, DIM));
+        CHECK_OP(i ? call_apart : call_add_norm, &norm, BOTH(y[i], S, DIM), IN_ACT(x, S, n_i),
+                 IN_ACT(w, DIM, n_i), IN(b, DIM), IN(gate, DIM), OUT_ACT(h[i], S, DIM),
+                 IN(mul, DIM), IN(add, DIM));
     assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
     assert_memory_equal(h[0], h[1], (size_t)n * sizeof **h);
 }

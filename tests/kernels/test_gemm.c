@@ -5,25 +5,7 @@
 
 #include "kernels/ops.h"
 #include "tests/check.h"
-
-enum what { LINEAR, GELU, ADD };
-
-static err_t call(struct dev *d, const struct tensor *t, const void *p)
-{
-    switch (*(const enum what *)p) {
-    case LINEAR:
-        return ops_linear(d, t[0], t[1], t[2], t[3]);
-    case GELU:
-        return ops_linear_gelu(d, t[0], t[1], t[2], t[3]);
-    default:
-        return ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
-    }
-}
-
-static double gelu(double z)
-{
-    return 0.5 * z * (1 + tanh(sqrt(2 / M_PI) * (z + 0.044715 * z * z * z)));
-}
+#include "tests/kernels/linear.h"
 
 /* One row; an odd shape; the tile's edge in rows, in columns, in both; the demo's layer. */
 static const int32_t shapes[][3] = {
@@ -59,7 +41,7 @@ static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
     const struct check_arg bias = !has_b ? NONE : what == ADD ? IN(b, n_o) : IN_ACT(b, n_o);
     const struct check_arg gated = has_gate ? IN(gate, n_o) : NONE;
     const struct check_arg out = what == ADD ? BOTH(y, n_s, n_o) : OUT_ACT(y, n_s, n_o);
-    CHECK_OP(call, &what, out, IN_ACT(x, n_s, n_i), IN_ACT(w, n_o, n_i), bias, gated);
+    CHECK_OP(call_linear, &what, out, IN_ACT(x, n_s, n_i), IN_ACT(w, n_o, n_i), bias, gated);
     check_close(y, want, n, 1e-6);
 }
 
@@ -88,20 +70,6 @@ static void test_linear_add(void **state)
 
 static const float eps = 1e-5f;
 
-static err_t call_add_norm(struct dev *d, const struct tensor *t, const void *is_modulated)
-{
-    return ops_linear_add_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7],
-                               *(const bool *)is_modulated, eps);
-}
-
-static err_t call_apart(struct dev *d, const struct tensor *t, const void *is_modulated)
-{
-    const err_t e = ops_linear_add(d, t[0], t[1], t[2], t[3], t[4]);
-    if (e != OK) return e;
-    return *(const bool *)is_modulated ? ops_norm_modulate(d, t[5], t[0], t[6], t[7], eps)
-                                       : ops_layer_norm(d, t[5], t[0], t[6], t[7], eps);
-}
-
 static void oracle_norm(double *h, const double *y, const float *scale, const float *shift,
                         int32_t n, bool is_modulated)
 {
@@ -125,6 +93,7 @@ static void one_add_norm(const int32_t *shape, int has_b, int has_gate, bool is_
     float *y[2] = {check_floats(n, 5), check_floats(n, 5)};
     float *h[2] = {check_alloc((size_t)n * sizeof **h), check_alloc((size_t)n * sizeof **h)};
     double *want_y = check_doubles(n), *want_h = check_doubles(n);
+    const struct norm_of norm = {is_modulated, eps};
     for (int32_t s = 0; s < n_s; s++) {
         double *const row = want_y + (int64_t)s * n_o;
         for (int32_t o = 0; o < n_o; o++)
@@ -134,10 +103,9 @@ static void one_add_norm(const int32_t *shape, int has_b, int has_gate, bool is_
         oracle_norm(want_h + (int64_t)s * n_o, row, scale, shift, n_o, is_modulated);
     }
     for (int i = 0; i < 2; i++)
-        CHECK_OP(i ? call_apart : call_add_norm, &is_modulated, BOTH(y[i], n_s, n_o),
-                 IN_ACT(x, n_s, n_i), IN_ACT(w, n_o, n_i), has_b ? IN(b, n_o) : NONE,
-                 has_gate ? IN(gate, n_o) : NONE, OUT_ACT(h[i], n_s, n_o), IN(scale, n_o),
-                 IN(shift, n_o));
+        CHECK_OP(i ? call_apart : call_add_norm, &norm, BOTH(y[i], n_s, n_o), IN_ACT(x, n_s, n_i),
+                 IN_ACT(w, n_o, n_i), has_b ? IN(b, n_o) : NONE, has_gate ? IN(gate, n_o) : NONE,
+                 OUT_ACT(h[i], n_s, n_o), IN(scale, n_o), IN(shift, n_o));
     check_close(y[0], want_y, n, 1e-6);
     check_close(h[0], want_h, n, 1e-6);
     assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
@@ -163,7 +131,7 @@ static void test_gelu_known(void **state)
     float x[] = {0.0f, 1.0f, -1.0f, 3.0f, -3.0f, 20.0f, -20.0f}, w[] = {1.0f}, y[7];
     static const double want[] = {0.0,        0.8411919906, -0.1588080094, 2.9963626990,
                                   -0.0036373, 20.0,         -0.0};
-    CHECK_OP(call, &what, OUT(y, 7, 1), IN(x, 7, 1), IN(w, 1, 1), NONE, NONE);
+    CHECK_OP(call_linear, &what, OUT(y, 7, 1), IN(x, 7, 1), IN(w, 1, 1), NONE, NONE);
     for (int i = 0; i < 7; i++)
         assert_true(fabs((double)y[i] - want[i]) <= 2e-7 * (1 + fabs(want[i])));
 }
@@ -177,7 +145,7 @@ static void test_identity(void **state)
     float *x = check_floats(S * C, 6), *y = check_floats(S * C, 7);
     float *w = check_alloc(C * C * sizeof *w);
     for (int i = 0; i < C; i++) w[i * C + i] = 1.0f;
-    CHECK_OP(call, &what, OUT(y, S, C), IN(x, S, C), IN(w, C, C), NONE, NONE);
+    CHECK_OP(call_linear, &what, OUT(y, S, C), IN(x, S, C), IN(w, C, C), NONE, NONE);
     assert_memory_equal(x, y, S * C * sizeof *x);
 }
 
