@@ -86,18 +86,19 @@ class Ranks:
 
     def first_says(self, yes):
         """The same on all of them, so that they stop at the same step."""
+        if self.n == 1:
+            return yes
         word = torch.tensor(int(yes), device=self.device)
-        if self.n > 1:
-            dist.broadcast(word, 0)
+        dist.broadcast(word, 0)
         return bool(word)
 
-    def mean(self, grads):
+    def mean(self, tensors):
         """In place, one message for all of them."""
         if self.n > 1:
-            flat = torch.cat([g.flatten() for g in grads])
+            flat = torch.cat([t.flatten() for t in tensors])
             dist.all_reduce(flat)
-            for g, f in zip(grads, flat.split([g.numel() for g in grads])):
-                g.copy_(f.view_as(g) / self.n)
+            for t, f in zip(tensors, flat.split([t.numel() for t in tensors])):
+                t.copy_(f.view_as(t) / self.n)
 
 
 class Training:
@@ -183,6 +184,9 @@ class Training:
             with torch.no_grad():
                 for k, p in params.items():
                     p.copy_(self.ema[k])
+                # each has measured latents of its own clips: from here on they mean the same
+                norm = self.nets["encoder"].norm
+                self.ranks.mean([norm.running_mean, norm.running_var])
             self.at = {"phase": self.at["phase"] + 1, "step": 0}
             self.begin_phase()
         return loss

@@ -147,18 +147,32 @@ def test_one_phase(tmp):
         check(same == (n != "vae"), n, "is the same" if same else "is another")
 
 
+def two_processes(program):
+    """What each prints."""
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+           "MASTER_PORT": str(20000 + os.getpid() % 10000)}
+    both = [subprocess.Popen([sys.executable, "-c", program], env={**env, "RANK": str(i)}, cwd=HERE,
+                             stdout=subprocess.PIPE, text=True) for i in range(2)]
+    return [process.communicate(timeout=300)[0].strip() for process in both]
+
+
 def test_together(tmp):
     """Two processes have the mean of their gradients, and stop when the first says so."""
     program = ("import torch, make; r = make.Ranks('cpu'); g = [torch.full((2, 3), 1.0 + r.i),"
                "torch.tensor([4.0 * r.i])]; r.mean(g); print([x.flatten().tolist() for x in g],"
                "r.first_says(r.i == 0), r.first_says(r.i == 1))")
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-           "MASTER_PORT": str(20000 + os.getpid() % 10000)}
-    both = [subprocess.Popen([sys.executable, "-c", program], env={**env, "RANK": str(i)}, cwd=HERE,
-                             stdout=subprocess.PIPE, text=True) for i in range(2)]
-    for process in both:
-        out = process.communicate(timeout=300)[0]
-        check(out.strip() == "[[1.5, 1.5, 1.5, 1.5, 1.5, 1.5], [2.0]] True False", out)
+    for out in two_processes(program):
+        check(out == "[[1.5, 1.5, 1.5, 1.5, 1.5, 1.5], [2.0]] True False", out)
+
+
+def test_one_encoder(_):
+    """What two processes measure of their own clips is the same on both when the VAE is learnt."""
+    program = ("import torch, make; torch.set_num_threads(1); r = make.Ranks('cpu');"
+               "t = make.Training(None, 'smoke', r); t.at['step'] = 11; t.begin_phase(); t.step();"
+               "print(t.at['phase'], t.nets['encoder'].norm.running_mean.tolist(),"
+               "t.nets['encoder'].norm.running_var.tolist())")
+    one, other = two_processes(program)
+    check(one == other and one.startswith("1 ["), one, other)
 
 
 def test_losses_fall(_):
