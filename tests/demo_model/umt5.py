@@ -1,6 +1,7 @@
 """umt5.py - the umT5 encoder, from its papers (T5: arXiv:1910.10683; umT5: arXiv:2304.09151): RMS
 norms before each part, attention without a scale but with a bias by distance, a table for every
 layer, gated GELU. Names of parameters are those of Wan 2.1's checkpoint."""
+import functools
 import math
 
 import torch
@@ -23,9 +24,10 @@ def gelu(x):
     return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3)))
 
 
-def buckets(n):
+@functools.lru_cache
+def buckets(n, device):
     """[n, n] of query and key: which entry of a layer's table their distance has."""
-    rel = torch.arange(n)[None, :] - torch.arange(n)[:, None]
+    rel = (torch.arange(n)[None, :] - torch.arange(n)[:, None]).to(device)
     far = rel.abs()
     b = torch.where(far < 8, far, 7 + sum((far >= s).long() for s in STARTS))
     return b + BUCKETS // 2 * (rel > 0)
@@ -83,7 +85,7 @@ class Umt5(nn.Module):
         self.norm = Rms(c["dim"])
 
     def forward(self, ids):
-        mask, at = ids != 0, buckets(ids.shape[1]).to(ids.device)
+        mask, at = ids != 0, buckets(ids.shape[1], ids.device)
         x = self.token_embedding(ids)
         for block in self.blocks:
             x = block(x, at, mask)
