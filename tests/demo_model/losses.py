@@ -14,9 +14,10 @@ CONTEXT = 0.4    # the most noise on the true blocks that a later one is given
 THING = 7.0      # how much more a pixel of the thing weighs: they are few, and all that is hard
 AROUND = 2       # pixels, how far beyond its edge that goes: a corner is made of both sides
 FLOW = 6.0       # the same for the flow of a latent pixel in which the thing is, or beside it
-# All is decided in a video's first block at its first level, out of nothing but noise and text: it is
-# the hardest to learn. How often it is learnt beside the other levels, and how much the block counts.
-BEGIN, FIRST = 0.4, 3.0
+# What a video shows is decided in its first block: at the first level out of nothing but noise and
+# text, and at the second again, where little of what the first found stands in the noise. Shares of
+# first blocks that learn these levels beside what all learn, and how much one counts.
+BEGIN, AGAIN, FIRST = 0.4, 0.3, 2.0
 # How far, in a channel, a pixel of the thing is from its picture's mean at least: things are 0.55 away
 # and more, the background is within 0.25, as a big thing covers an eighth of the picture.
 FAR = 0.35
@@ -54,13 +55,14 @@ def things_latents(thing):
 class Streams:
     """What the blocks of a video see in one pass. Streams 0 to n - 1 are its clean blocks, which see
     clean blocks; n to 2n - 1 noisy ones, which see the clean ones before them. Time is relative:
-    the sink stays as far before a block as the window is long."""
+    the sink stays as far before a block as the window is long. The last `alone` rows of a batch are
+    no videos: each of their 2n streams is a block that sees only itself, as a first one does."""
 
-    def __init__(self, model, n):
+    def __init__(self, model, n, alone):
         c, p = model.c, next(model.parameters())
         rope = Rope(c["dim"] // c["heads"], c["rows"] // 2, c["cols"] // 2, p.device)
         table = lambda at: rope.table(at, torch.float32).unflatten(0, (n, -1))
-        self.n = n
+        self.n, self.alone = n, alone
         self.own = table(range(BLOCK * n))
         self.sink = table([max(0, BLOCK * (b + 1) - WINDOW) + i
                            for b in range(n) for i in range(BLOCK)])
@@ -71,7 +73,11 @@ class Streams:
     def attend(self, layer, q, k, v):
         q, k, v = (x.unflatten(1, (2, self.n)) for x in (q, k, v))
         q, turned = Rope.turn(q, self.own), Rope.turn(k, self.own)
-        sink = Rope.turn(k[:, 0, :1].expand(-1, self.n, -1, -1, -1), self.sink)
+        # bf16 and f32 meet in autocast: values say which
+        q, turned, videos = q.to(v.dtype), turned.to(v.dtype), len(q) - self.alone
+        begun = attention(q[videos:], turned[videos:], v[videos:])
+        q, k, v, turned = q[:videos], k[:videos], v[:videos], turned[:videos]
+        sink = Rope.turn(k[:, 0, :1].expand(-1, self.n, -1, -1, -1), self.sink).to(v.dtype)
         twice = lambda x: x[:, None].expand(-1, 2, -1, -1, -1, -1)
         out = []
         for first, end in self.alike:
@@ -82,16 +88,24 @@ class Streams:
             if first > 0:
                 keys.append(twice(sink[:, first:end]))
                 values.append(twice(v[:, 0, :1].expand(-1, end - first, -1, -1, -1)))
-            # bf16 and f32 meet in autocast: values say which
-            out.append(attention(q[:, :, first:end].to(v.dtype), torch.cat(keys, 3).to(v.dtype),
-                                 torch.cat(values, 3)))
-        return torch.cat(out, 2).flatten(1, 2)
+            out.append(attention(q[:, :, first:end], torch.cat(keys, 3), torch.cat(values, 3)))
+        return torch.cat([torch.cat(out, 2), begun]).flatten(1, 2)
 
 
 def levels(n, m, world):
     """Noise levels [n, m]: three in four are the sampler's, the others lie between."""
-    steps = torch.tensor(SIGMAS, device=world.device)[world.pick(len(SIGMAS), n, m)]
-    return torch.where(world.random(n, m) < 0.75, steps, sigma_of(world.random(n, m)))
+    steps = 1 - world.pick(len(SIGMAS), n, m) / len(SIGMAS)
+    return sigma_of(torch.where(world.random(n, m) < 0.75, steps, world.random(n, m)))
+
+
+def noised_first(world, x0, noise):
+    """First blocks [n, F, z, Y, X] at levels of their own: those [n], noise [n, F, z, Y, X]. At the
+    first level the noise is that which says where the thing is."""
+    n, draw = len(x0), world.random(len(x0))
+    sigma = torch.where(draw < BEGIN, SIGMAS[0], levels(n, 1, world)[:, 0])
+    sigma = torch.where((draw >= BEGIN) & (draw < BEGIN + AGAIN), SIGMAS[1], sigma)
+    at_first = (sigma == SIGMAS[0])[:, None, None, None, None]
+    return sigma, torch.where(at_first, noise, torch.randn_like(x0))
 
 
 def flow_error(got, want, sigma):
@@ -114,40 +128,59 @@ def videos(world, encoder, switch, n_blocks):
     return blocks(z), noise, scenes, blocks(thing)
 
 
+def beginnings(world, encoder, rows, n):
+    """First blocks of rows * n videos: true blocks [rows, n, F, z, Y, X], levels [rows, n], noise,
+    token ids [rows, n, L], and where the thing is [rows, n, F, 1, Y, X]."""
+    never = torch.full((rows * n,), 1, device=world.device)
+    x0, noise, scenes, thing = videos(world, encoder, never, 1)
+    x0, thing = x0[:, 0], thing[:, 0]
+    sigma, eps = noised_first(world, x0, noise)
+    return [t.unflatten(0, (rows, n))
+            for t in (x0, sigma, eps, world.prompts(scenes[:, 0]), thing)]
+
+
 def teach_loss(world, encoder, text, model, streams, n):
-    """Teacher forcing. After a switch, blocks before it are seen under the new prompt, as the pass
-    over them computes the cache anew; the sink keeps the old one once the window is full."""
+    """Teacher forcing: n videos, and first blocks of 2 * streams.n others in each of streams.alone
+    rows more. After a switch, blocks before it are seen under the new prompt, as the pass over them
+    computes the cache anew; the sink keeps the old one once the window is full. A noisy first block
+    sees only itself, under the prompt that it was made under."""
     nb = streams.n
     switch = torch.where(world.random(n) < 0.5, 1 + world.pick(nb - 1, n), nb)
     x0, noise0, scenes, thing = videos(world, encoder, switch, nb)
-    sigma = levels(n, nb, world)
-    sigma[:, 0] = torch.where(world.random(n) < BEGIN, 1.0, sigma[:, 0])
-    sigma = sigma[..., None, None, None, None]
-    eps = torch.randn_like(x0)
-    first = sigma[:, 0] == 1
-    eps[:, 0] = torch.where(first, noise0, eps[:, 0])
+    sigma, eps = levels(n, nb, world), torch.randn_like(x0)
+    sigma[:, 0], eps[:, 0] = noised_first(world, x0[:, 0], noise0)
     some = CONTEXT * (world.random(n, nb) * (world.random(n, 1) < 0.7))[..., None, None, None, None]
-    x = torch.cat([x0 + some * torch.randn_like(x0), (1 - sigma) * x0 + sigma * eps], 1)
-    t = torch.cat([torch.zeros_like(sigma), T_MAX * sigma], 1).flatten(1)
-    kv = text_of(text, model, world.prompts(scenes))
+    more = beginnings(world, encoder, streams.alone, 2 * nb)
+    more0, more_sigma, more_eps, more_ids, more_thing = more
+
+    times = torch.cat([torch.cat([torch.zeros_like(sigma), sigma], 1), more_sigma])
+    sigma, more_sigma = (s[..., None, None, None, None] for s in (sigma, more_sigma))
+    x = torch.cat([torch.cat([x0 + some * torch.randn_like(x0), (1 - sigma) * x0 + sigma * eps], 1),
+                   (1 - more_sigma) * more0 + more_sigma * more_eps])
     is_new = (switch < nb)[:, None].expand(-1, 2 * nb).clone()
     is_new[:, 0] &= switch * BLOCK <= WINDOW
-    i = torch.arange(n, device=x.device)[:, None]
-    kv = [(k[i, is_new.long()], v[i, is_new.long()]) for k, v in kv]
-    flow = model(x, t, kv, streams.attend)[:, nb:]
-    after = torch.arange(nb, device=x.device)[None] >= switch[:, None]
-    counts = (after | (switch == nb)[:, None]).float()
-    counts[:, 0] *= FIRST
+    is_new[:, nb] = False
+    # of which prompt of all a stream is: first the videos' [n, 2], then the beginnings'
+    of = torch.cat([(2 * torch.arange(n, device=x.device)[:, None] + is_new).flatten(),
+                    2 * n + torch.arange(more_ids[..., 0].numel(), device=x.device)])
+    ids = torch.cat([world.prompts(scenes).flatten(0, 1), more_ids.flatten(0, 1)])
+    kv = [tuple(t[of].unflatten(0, times.shape) for t in layer) for layer in model.text(text(ids))]
+    flow = model(x, T_MAX * times, kv, streams.attend).float()
+
+    counts = (torch.arange(nb, device=x.device)[None] >= switch[:, None]).float()
+    counts = torch.where((switch == nb)[:, None], 1.0, counts)
+    counts[:, 0] = FIRST
+    error = torch.cat([weighed(flow[:n, nb:], eps - x0, thing).mul(counts).flatten(),
+                       FIRST * weighed(flow[n:], more_eps - more0, more_thing).flatten()])
+    return error.sum() / (counts.sum() + FIRST * more_sigma.numel())
+
+
+def weighed(flow, want, thing):
+    """The mean [...] of a block's squared errors [..., F, z, Y, X], the thing's heavier. Weights are
+    shares of the block's own: a small thing is as much as a big one."""
     weight = 1 + FLOW * thing
-    error = (weight * (flow.float() - (eps - x0)).pow(2)).mean((-4, -3, -2, -1)) / weight.mean()
-    return (error * counts).sum() / counts.sum()
-
-
-def text_of(text, model, ids):
-    """ids [n, 2, L] -> of each layer k and v [n, 2, L, H, d]."""
-    embeds = text(ids.flatten(0, 1))
-    return [(k.unflatten(0, ids.shape[:2]), v.unflatten(0, ids.shape[:2]))
-            for k, v in model.text(embeds)]
+    error = (weight * (flow - want).pow(2)).mean((-4, -3, -2, -1))
+    return error / weight.mean((-4, -3, -2, -1))
 
 
 def roll_loss(world, encoder, text, model, n, n_blocks):

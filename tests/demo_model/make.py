@@ -40,11 +40,11 @@ PART = 15 << 20  # bytes of a state file
 PHASES = {
     "demo": {"vae": (4600, 2e-3, ((16, 6, SIDE), (2, 45, SIDE))),
              "decoder": (1400, 1e-3, ((16, 6, SIDE), (2, 45, SIDE))),
-             "teach": (5600, 1e-3, ((384, 6),)),
+             "teach": (5400, 1e-3, ((320, 6, 64),)),
              "roll": (300, 2e-4, ((128, 7),))},
     "smoke": {"vae": (12, 2e-3, ((2, 3, 48), (2, 5, 32))),
               "decoder": (4, 2e-3, ((2, 3, 48),)),
-              "teach": (6, 1e-3, ((2, 5),)),
+              "teach": (6, 1e-3, ((2, 5, 1),)),
               "roll": (2, 2e-4, ((2, 3),))},
 }
 TRAINED = {"vae": ("encoder", "vae"), "decoder": ("vae",), "teach": ("text", "dit"),
@@ -67,7 +67,7 @@ def config():
 def fuse():
     """Compiles what is many small passes over memory, where most of a step's time goes."""
     for owner, name in ((Block, "before"), (Block, "after"), (losses.Streams, "attend"),
-                        (World, "render")):
+                        (losses, "thing_of"), (World, "render")):
         setattr(owner, name, torch.compile(getattr(owner, name)))
 
 
@@ -83,6 +83,10 @@ class Ranks:
                 self.device = f"{device}:{os.environ['LOCAL_RANK']}"
                 torch.cuda.set_device(self.device)
             dist.init_process_group("gloo" if device == "cpu" else "nccl")
+
+    def share(self, n):
+        """How many of n are this one's."""
+        return -(-n // self.n)
 
     def first_says(self, yes):
         """The same on all of them, so that they stop at the same step."""
@@ -158,13 +162,13 @@ class Training:
         name = self.name()
         sizes = self.phases[name][2]
         size = sizes[self.at["step"] % len(sizes)]
-        size = (-(-size[0] // self.ranks.n),) + size[1:]
+        size = (self.ranks.share(size[0]),) + size[1:]
         n, w = self.nets, self.world
         if name in ("vae", "decoder"):
             return losses.vae_loss(w, n["encoder"], n["vae"], *size)
         if name == "teach":
             if self.streams is None:
-                self.streams = losses.Streams(n["dit"], size[1])
+                self.streams = losses.Streams(n["dit"], size[1], self.ranks.share(size[2]))
             return losses.teach_loss(w, n["encoder"], n["text"], n["dit"], self.streams, size[0])
         return losses.roll_loss(w, n["encoder"], n["text"], n["dit"], *size)
 

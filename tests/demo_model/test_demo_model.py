@@ -87,23 +87,99 @@ def test_things_latents(_):
 
 
 def test_streams(_):
-    """All blocks of a video at once see what a session sees, block after block."""
+    """All blocks of a video at once see what a session sees, block after block; a row of beginnings
+    what each session sees first."""
     c = make.config()["dit"]
     torch.manual_seed(1)
     model, n, sigma = Dit(c), 6, SIGMAS[1]
     clean, noisy = torch.randn(2, 2, n, 3, c["z"], c["rows"], c["cols"])
+    row = torch.cat([clean, noisy], 1)
     session = Session(model, None, None)
     with torch.no_grad():
         session.prompt(torch.randn(2, 32, c["text_dim"]))
-        text = [(k.expand(-1, 2 * n, -1, -1, -1), v.expand(-1, 2 * n, -1, -1, -1))
-                for k, v in session.text]
-        times = torch.tensor([0.0] * n + [T_MAX * sigma] * n).expand(2, -1)
-        flow = model(torch.cat([clean, noisy], 1), times, text, L.Streams(model, n).attend)[:, n:]
+        text = [tuple(t.expand(-1, 2 * n, -1, -1, -1)[[0, 1, 1]] for t in layer)
+                for layer in session.text]
+        times = torch.tensor([0.0] * n + [T_MAX * sigma] * n).expand(3, -1)
+        flow = model(row[[0, 1, 1]], times, text, L.Streams(model, n, 1).attend)
+        for i in range(n, 2 * n):
+            first = session.denoise(row[:, i], 1, 0)[1]
+            check((row[1, i] - sigma * flow[2, i] - first).abs().max() < 1e-4, f"beginning {i}")
+        session.cache.layers = [{} for _ in session.cache.layers]
         for b in range(n):
             want = session.denoise(noisy[:, b], 1, 3 * b)
-            off = (noisy[:, b] - sigma * flow[:, b] - want).abs().max()
+            off = (noisy[:, b] - sigma * flow[:2, n + b] - want).abs().max()
             check(off < 1e-4, f"block {b} is {off} away")
             session.commit(clean[:, b])
+
+
+class Pass:
+    """A model that tells what it was given: k and v of a prompt are its token ids."""
+
+    def text(self, ids):
+        return [(ids, ids)]
+
+    def __call__(self, x, t, text, attend):
+        self.x, self.sigma, self.ids = x, t / T_MAX, text[0][0]
+        self.flow = torch.zeros_like(x).requires_grad_()
+        return self.flow
+
+
+def test_teacher(_):
+    """First blocks are made under the prompt before a switch, and at the first level of the noise
+    that says where the thing is; all that comes after is made under the new one. What comes between
+    is not learnt: it was made under another prompt than it is seen under."""
+    t, n, nb = make.Training(None, "smoke", make.Ranks("cpu")), 40, 3
+    model, drawn, videos = Pass(), [], L.videos
+
+    def recorded(world, encoder, switch, n_blocks):
+        drawn.append((switch, *videos(world, encoder, switch, n_blocks)))
+        return drawn[-1][1:]
+
+    L.videos = recorded
+    try:
+        torch.manual_seed(2)
+        streams = L.Streams(t.nets["dit"], nb, 4)
+        L.teach_loss(t.world, t.nets["encoder"], lambda ids: ids, model, streams, n).backward()
+    finally:
+        L.videos = videos
+    says = lambda ids, scene: (t.world.said[scene] == ids).all(-1).any()
+    (switch, x0, noise, scenes, _), (_, more0, more_noise, more_scenes, _) = drawn
+    check(0 < (switch < nb).sum() < n, "half of the videos switch")
+    learns = model.flow.grad.flatten(2).abs().amax(2) > 0
+    check(learns[n:].all(), "all beginnings are learnt")
+    for i in range(n):
+        is_new = int(switch[i] < nb)
+        for s in range(2 * nb):
+            block = s - nb
+            check(learns[i, s] == (block == 0 or block > 0 and (not is_new or block >= switch[i])),
+                  "video", i, "stream", s)
+            check(says(model.ids[i, s], scenes[i, is_new if s != nb else 0]), i, s)
+    x = torch.cat([model.x[:n, nb], model.x[n:].flatten(0, 1)])
+    sigma = torch.cat([model.sigma[:n, nb], model.sigma[n:].flatten()])
+    noise, first = torch.cat([noise, more_noise]), torch.cat([x0[:, 0], more0[:, 0]])
+    for i, ids in enumerate(model.ids[n:].flatten(0, 1)):
+        check(says(ids, more_scenes[i, 0]), "beginning", i)
+    for i, s in enumerate(sigma):
+        check(torch.equal(x[i], noise[i]) == (s == 1), "noise of beginning", i, "at", s)
+        off = (x[i] - (1 - s) * first[i]).std() - s
+        check(abs(off) < 0.1, "level of beginning", i, "is", off, "off", s)
+    shares = {s: int((L.noised_first(t.world, torch.zeros(4000, 1, 1, 1, 1), torch.zeros(
+        4000, 1, 1, 1, 1))[0] == s).sum()) / 4000 for s in SIGMAS}
+    others = (1 - L.BEGIN - L.AGAIN) * 0.75 / 4
+    for s, more in zip(SIGMAS, (L.BEGIN, L.AGAIN, 0, 0)):
+        check(abs(shares[s] - more - others) < 0.04, s, "in", shares[s])
+
+
+def test_weighed(_):
+    """An error of the thing counts seven times another; a block's mean is its own."""
+    thing = torch.zeros(2, 3, 1, 4, 4)
+    thing[0, :, :, 0], thing[1, :, :, :2] = 1, 1
+    for row, want in ((0, 7), (3, 1)):
+        error = torch.zeros(2, 3, 5, 4, 4)
+        error[:, :, :, row] = 1
+        got = L.weighed(error, torch.zeros_like(error), thing)
+        for i, share in enumerate((1 / 4, 1 / 2)):
+            check(abs(got[i] - want / 4 / (1 + 6 * share)) < 1e-6, row, i, got[i])
 
 
 def train(work, *args):
