@@ -97,6 +97,25 @@ static err_t set_path(const char *path, char **out)
     return *out ? OK : FAIL(ERR_NOMEM, "path");
 }
 
+/* An output that is also something else would be lost, or be what is read. */
+static err_t check_distinct(const struct job_video *v)
+{
+    const struct {
+        const char *what, *path;
+    } files[] = {{"video", v->out},
+                 {"hashes", v->hashes},
+                 {"latents", v->latents},
+                 {"noise", v->noise},
+                 {"embeddings", v->embeds}};
+    enum { OUTPUTS = 3, FILES = 5 };
+    for (int i = 0; i < OUTPUTS; i++)
+        for (int j = i + 1; j < FILES; j++)
+            if (files[i].path[0] && strcmp(files[i].path, files[j].path) == 0)
+                return FAIL(ERR_USAGE, "%s: both %s and %s", files[i].path, files[i].what,
+                            files[j].what);
+    return OK;
+}
+
 /* Files by which a run is repeated: looked at before anything starts. */
 static err_t set_dumps(struct job *job, const struct args *a, const struct conf *c)
 {
@@ -112,6 +131,7 @@ static err_t set_dumps(struct job *job, const struct args *a, const struct conf 
         TRY(set_path(a->noise, &job->videos[i].noise));
         TRY(set_path(a->embeds, &job->videos[i].embeds));
         TRY(set_path(a->latents, &job->videos[i].latents));
+        TRY(check_distinct(&job->videos[i]));
     }
     if (a->noise) {
         const bool has_length = a->n_blocks || a->seconds_ms;
@@ -123,11 +143,7 @@ static err_t set_dumps(struct job *job, const struct args *a, const struct conf 
         TRY(dump_open_embeds(&f, v->embeds, c, v->n_prompts));
         checkpoint_close(&f);
     }
-    if (!a->latents) goto out;
-    if (strcmp(v->latents, v->out) == 0 || strcmp(v->latents, v->hashes) == 0)
-        return FAIL(ERR_USAGE, "%s: both latents and %s", v->latents,
-                    strcmp(v->latents, v->out) == 0 ? "video" : "hashes");
-    TRY(check_writable(v->latents));
+    if (a->latents) TRY(check_writable(v->latents));
 out:
     return e;
 }
@@ -173,8 +189,6 @@ static err_t fill_outputs(struct job *job, const struct args *a)
         if (!v->out) v->out = strdup("");
         if (!v->hashes) v->hashes = strdup("");
         if (!v->out || !v->hashes) return FAIL(ERR_NOMEM, "job");
-        if (v->out[0] && strcmp(v->out, v->hashes) == 0)
-            return FAIL(ERR_USAGE, "%s: both video and hashes", v->out);
     }
 out:
     return e;

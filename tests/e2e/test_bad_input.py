@@ -130,11 +130,13 @@ def test_outputs(tmp):
     expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", "/proc/h", "-o",
             os.path.join(tmp, "v.y4m")], 73, "/proc/h")
     same = os.path.join(tmp, "v.y4m")
-    expect(["generate", "-c", NANO, "--prompt", "x", "--hashes", same, "-o", same], 2, "both")
-    expect(["generate", "-c", NANO, "--prompt", "x", "--latents", same, "-o", same], 2,
-           "both latents and video")
-    expect(["generate", "-c", NANO, "--prompt", "x", "--latents", same, "--hashes", same, "-o",
-            os.path.join(tmp, "w.y4m")], 2, "both latents and hashes")
+    for names, why in ((["--hashes", same, "-o", same], "both video and hashes"),
+                       (["--latents", same, "-o", same], "both video and latents"),
+                       (["--latents", same, "--hashes", same], "both hashes and latents"),
+                       (["--noise", same, "--latents", same], "both latents and noise"),
+                       (["--embeds", same, "--hashes", same], "both hashes and embeddings")):
+        more = [] if "-o" in names else ["-o", os.path.join(tmp, "w.y4m")]
+        expect(["generate", "-c", NANO, "--prompt", "x"] + names + more, 2, why)
     check(os.listdir(tmp) == [], "a refused command leaves", os.listdir(tmp))
     # Writable when asked, full when used: the job fails in words, what is there plays.
     os.symlink("/dev/full", os.path.join(tmp, "full.y4m"))
