@@ -2,10 +2,12 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
 #include "common/err.h"
 #include "procs/supervisor/cmd_doctor.h"
 #include "procs/supervisor/machine.h"
+#include "procs/supervisor/rundir.h"
 
 enum { STAGES = 3, TEXT_BYTES = 700 };
 #define GIB ((double)(1 << 30))
@@ -42,13 +44,14 @@ static void check_share(struct doctor *d, const char *name)
                "and PID namespaces (--ipc=host --pid=host)");
 }
 
-/* Memory that the plan needs on a device, by class, against what is free. */
-static void check_memory(struct doctor *d, const char *name, const struct machine_device *m)
+/* The sum of what the stages there need, and how many they are; 0: one cannot say, or none is. */
+static int sum_needs(struct doctor *d, const char *name, struct machine_need *all)
 {
     char found[TEXT_BYTES];
-    struct machine_need one, all = {0};
-    int n_processes = 1; /* the keeper */
+    struct machine_need one;
+    int n = 0;
     bool is_known = true;
+    *all = (struct machine_need){0};
     for (int i = 0; i < STAGES; i++) {
         if (strcmp(place_of(d->conf, i), name) != 0) continue;
         if (machine_need(d->bin_dir, stages[i], d->conf, &one) != OK) {
@@ -57,13 +60,45 @@ static void check_memory(struct doctor *d, const char *name, const struct machin
             is_known = false;
             continue;
         }
-        all.weights += one.weights;
-        all.state += one.state;
-        all.scratch += one.scratch;
-        n_processes++;
+        all->weights += one.weights;
+        all->state += one.state;
+        all->scratch += one.scratch;
+        n++;
     }
-    if (!is_known) return;
-    const double contexts = n_processes * CONTEXT_GIB, free_gib = (double)m->free_mib / 1024;
+    return is_known ? n : 0;
+}
+
+/* On the CPU regions are files in the run directory; where one is in use they have their room. */
+static void check_room(struct doctor *d)
+{
+    char found[TEXT_BYTES], path[RUNDIR_PATH_MAX];
+    struct machine_need all;
+    struct statvfs s;
+    if (rundir_path(path, d->args->run ? d->args->run : d->conf->run.dir, "main") != OK) return;
+    if (rundir_holder(path) != 0 || sum_needs(d, "cpu", &all) == 0) return;
+    char *end = path + strlen(path);
+    while (statvfs(path, &s) != 0 && end > path + 1) { /* it is not there yet: its parent */
+        while (end > path + 1 && *end != '/') end--;
+        *end = 0;
+    }
+    const double need = (double)(all.weights + all.state) / GIB;
+    const double free_gib = (double)s.f_bavail * (double)s.f_frsize / GIB;
+    snprintf(found, sizeof found,
+             "cpu: regions need %.2f GiB at least (weights %.2f, state %.2f), %.2f are free in %s",
+             need, (double)all.weights / GIB, (double)all.state / GIB, free_gib, path);
+    doctor_say(d, need <= free_gib ? GOOD : BAD, "memory", found,
+               "choose a smaller model, a GPU, or another place by --run DIR");
+}
+
+/* Memory that the plan needs on a device, by class, against what is free. */
+static void check_memory(struct doctor *d, const char *name, const struct machine_device *m)
+{
+    char found[TEXT_BYTES];
+    struct machine_need all;
+    const int n_stages = sum_needs(d, name, &all);
+    if (n_stages == 0) return;
+    const double contexts = (n_stages + 1) * CONTEXT_GIB; /* and the keeper's */
+    const double free_gib = (double)m->free_mib / 1024;
     const double need = (double)(all.weights + all.state + all.scratch) / GIB + contexts;
     snprintf(found, sizeof found,
              "%s: needs %.1f GiB (weights %.2f, state %.2f, scratch %.2f, contexts %.1f), %.1f of "
@@ -121,6 +156,8 @@ void doctor_devices(struct doctor *d)
             check_memory(d, name, &m);
         } else if (strcmp(name, "cpu") != 0) {
             has_all = false;
+        } else {
+            check_room(d);
         }
     }
     if (has_all) check_peers(d);

@@ -174,6 +174,16 @@ def test_doctor(tmp):
     r = run(["doctor", "-c", NANO, "--set", "place.dit=cuda:7", "--run", os.path.join(tmp, "run")])
     check_result(r, 69, "doctor")
     check(re.search("^BAD +device +.*cuda:7", r.stdout, re.M), r.stdout)
+    # Regions that nothing here has room for, in a place that is there, and in one that is not yet.
+    large = [w for key in ("text.dim=16384", "text.ffn_dim=65536", "text.layers=128")
+             for w in ("--set", key)]
+    for run_dir, place in ((["--run", os.path.join(tmp, "run")], tmp), ([], "/dev/shm[^ :]*")):
+        r = run(["doctor", "-c", NANO] + run_dir)
+        check(re.search(r"^ok +memory +cpu: .* are free in %s$" % place, r.stdout, re.M), r.stdout)
+        r = run(["doctor", "-c", NANO] + run_dir + large)
+        check_result(r, 69, "doctor")
+        check(re.search(r"^BAD +memory +cpu: regions need \d{4}\.\d\d GiB .* are free in %s: " % place,
+                        r.stdout, re.M), r.stdout)
 
 
 def test_nobody_there(tmp):
