@@ -201,11 +201,10 @@ static void conclude_death(struct super *s, enum super_proc i, const struct poli
         conclude(s, policy_code_of(d->number), text);
         return;
     }
-    int n =
-        snprintf(text, sizeof text, "%s: gave up at %s %llu after %d deaths %s, last: %s", name,
-                 unit, (unsigned long long)d->unit,
-                 v == VERDICT_POISON ? s->limits.n_faults_max : s->limits.n_deaths_max,
-                 v == VERDICT_POISON ? "by its own fault there" : "in a short time", p->last_exit);
+    int n = snprintf(text, sizeof text, "%s: gave up at %s %llu after %d deaths %s, last: %s", name,
+                     unit, (unsigned long long)d->unit,
+                     v == VERDICT_POISON ? s->limits.n_faults_max : s->limits.n_deaths_max,
+                     policy_why(&p->policy, v), p->last_exit);
     if (p->log.error[0] && n > 0 && n < (int)sizeof text)
         snprintf(text + n, sizeof text - (size_t)n, " (%s)", p->log.error);
     conclude(s, ERR_GAVE_UP, text);

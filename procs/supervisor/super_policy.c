@@ -106,6 +106,7 @@ enum policy_action policy_event(struct policy *p, enum policy_event ev, int64_t 
         p->due_ns = at_ns + backoff_ns(p->n_fruitless);
     }
     p->up_ns = c.next == STATE_UP ? (p->state == STATE_UP ? p->up_ns : at_ns) : p->up_ns;
+    p->has_served |= c.next == STATE_UP;
     p->state = c.next;
     return c.action;
 }
@@ -177,7 +178,8 @@ enum policy_verdict policy_died(struct policy *p, const struct policy_death *d, 
     remember(p, d, at_ns);
     if (policy_is_fault(d) && faults_at(p, d->unit) >= lim->n_faults_max)
         return off(p, VERDICT_POISON);
-    if (deaths_since(p, at_ns - lim->deaths_ns) >= lim->n_deaths_max) return off(p, VERDICT_DEATHS);
+    const int64_t since_ns = p->has_served ? at_ns - lim->deaths_ns : INT64_MIN;
+    if (deaths_since(p, since_ns) >= lim->n_deaths_max) return off(p, VERDICT_DEATHS);
     if (is_fruit) p->n_fruitless = 0;
     p->due_ns = at_ns + backoff_ns(p->n_fruitless);
     p->n_fruitless++;
@@ -205,6 +207,12 @@ bool policy_is_fault(const struct policy_death *d)
                d->number != SIGHUP;
     return d->number != 0 && d->number != err_exit_status(ERR_AGAIN) &&
            d->number != err_exit_status(ERR_RUNNING);
+}
+
+const char *policy_why(const struct policy *p, enum policy_verdict v)
+{
+    if (v == VERDICT_POISON) return "by its own fault there";
+    return p->has_served ? "in a short time" : "before it could serve";
 }
 
 err_t policy_code_of(int32_t status)

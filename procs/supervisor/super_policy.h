@@ -6,8 +6,9 @@
  *
  * Restarts. A first death is answered at once. A death with nothing committed since the one before
  * waits: 0.2 s, doubling to 5 s. A process is given up after `n_deaths_max` deaths within
- * `deaths_ns`, or `n_faults_max` deaths by its own fault at one unit of work with nothing committed
- * between them (a poison block).
+ * `deaths_ns`, in whatever time if it never served, for with those waits they take longer; or after
+ * `n_faults_max` deaths by its own fault at one unit of work with nothing committed between them (a
+ * poison block).
  */
 #ifndef SUPERVISOR_SUPER_POLICY_H
 #define SUPERVISOR_SUPER_POLICY_H
@@ -56,7 +57,7 @@ enum policy_verdict {
     VERDICT_OFF,    /* as asked */
     VERDICT_AGAIN,  /* starts again at due_ns */
     VERDICT_FINAL,  /* its exit status says that starting again cannot help */
-    VERDICT_DEATHS, /* given up: too many deaths in a time */
+    VERDICT_DEATHS, /* given up: too many deaths in a time, or before it ever served */
     VERDICT_POISON  /* given up: too many by its own fault at one unit */
 };
 
@@ -72,6 +73,7 @@ struct policy {
     int64_t due_ns;      /* next EVENT_TIMER; 0 none */
     bool is_wanted;      /* comes again when it has died */
     bool is_asked;       /* its end was asked for: not a death to count */
+    bool has_served;     /* ever */
     int64_t up_ns;       /* since when it serves; 0 not */
     int32_t n_fruitless; /* deaths in a row without anything committed between */
     uint64_t n_starts;
@@ -104,6 +106,9 @@ bool policy_is_final(int32_t status);
 
 /* By the process's own fault: not a kill from outside, not "try again". */
 bool policy_is_fault(const struct policy_death *d);
+
+/* What the deaths were for which it was given up: "by its own fault there". */
+const char *policy_why(const struct policy *p, enum policy_verdict v);
 
 /* The code whose exit status this is; ERR_BUG for one that no code has. */
 err_t policy_code_of(int32_t status);

@@ -135,6 +135,30 @@ static void test_gives_up_after_deaths_in_time(void **state)
     }
 }
 
+/* What finds no memory, say, dies at each start, and ever more slowly: nobody waits for it for
+ * ever. */
+static void test_gives_up_on_what_never_serves(void **state)
+{
+    (void)state;
+    const struct policy_death d = {.number = 75};
+    struct policy p = {0};
+    int64_t at_ns = 0;
+    policy_event(&p, EVENT_START, 0, &lim);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(policy_event(&p, EVENT_TIMER, at_ns, &lim), ACTION_SPAWN);
+        assert_int_equal(policy_died(&p, &d, at_ns, &lim), i < 19 ? VERDICT_AGAIN : VERDICT_DEATHS);
+        at_ns = p.due_ns;
+    }
+    assert_int_equal(p.state, STATE_OFF);
+    assert_string_equal(policy_why(&p, VERDICT_DEATHS), "before it could serve");
+
+    p = started(); /* it served once: the memory may come again */
+    for (int i = 0; i < 3000; i++) {
+        assert_int_equal(policy_died(&p, &d, S(6 * i), &lim), VERDICT_AGAIN);
+        policy_event(&p, EVENT_TIMER, S(6 * i), &lim);
+    }
+}
+
 static void test_gives_up_on_a_poison_unit(void **state)
 {
     (void)state;
@@ -256,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_back_off_doubles_while_nothing_is_committed),
         cmocka_unit_test(test_ten_seconds_up_are_progress),
         cmocka_unit_test(test_gives_up_after_deaths_in_time),
+        cmocka_unit_test(test_gives_up_on_what_never_serves),
         cmocka_unit_test(test_gives_up_on_a_poison_unit),
         cmocka_unit_test(test_final_statuses_are_final),
         cmocka_unit_test(test_whose_fault),
