@@ -160,11 +160,16 @@ def teach_loss(world, encoder, text, model, streams, n):
     is_new = (switch < nb)[:, None].expand(-1, 2 * nb).clone()
     is_new[:, 0] &= switch * BLOCK <= WINDOW
     is_new[:, nb] = False
-    # of which prompt of all a stream is: first the videos' [n, 2], then the beginnings'
-    of = torch.cat([(2 * torch.arange(n, device=x.device)[:, None] + is_new).flatten(),
-                    2 * n + torch.arange(more_ids[..., 0].numel(), device=x.device)])
-    ids = torch.cat([world.prompts(scenes).flatten(0, 1), more_ids.flatten(0, 1)])
-    kv = [tuple(t[of].unflatten(0, times.shape) for t in layer) for layer in model.text(text(ids))]
+
+    def of_streams(t):
+        """k or v of the videos' old prompts, their new ones and the beginnings'. An indexed choice
+        would have gradients whose sums depend on the order in which threads come by."""
+        old, new, rest = t.split([n, n, len(t) - 2 * n])
+        old = torch.where(is_new[..., None, None, None], new[:, None], old[:, None])
+        return torch.cat([old, rest.unflatten(0, (streams.alone, 2 * nb))])
+
+    ids = torch.cat([*world.prompts(scenes).unbind(1), more_ids.flatten(0, 1)])
+    kv = [[of_streams(t) for t in layer] for layer in model.text(text(ids))]
     flow = model(x, T_MAX * times, kv, streams.attend).float()
 
     counts = (torch.arange(nb, device=x.device)[None] >= switch[:, None]).float()
