@@ -274,7 +274,7 @@ static bool has_tile(const cublasLtMatmulAlgo_t *a, uint32_t tile)
 }
 
 /* Which of the n: the recorded one, or the first where none is recorded or this library or GPU does
- * not name it. One without success is none; n: all are. */
+ * not name it. Only those with success are looked at; where there is none, n. */
 static int32_t pick(const struct key *k, const cublasLtMatmulHeuristicResult_t *r, int32_t n)
 {
     int32_t first = 0;

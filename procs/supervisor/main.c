@@ -69,7 +69,7 @@ out:
     return e;
 }
 
-/* What was printed has arrived, all of it. */
+/* What any command printed has arrived, all of it. */
 static err_t end_output(void)
 {
     const bool is_torn = ferror(stdout);

@@ -12,7 +12,7 @@ void *__wrap_dlopen(const char *name, int flags);
 void *__wrap_dlopen(const char *name, int flags)
 {
     assert_string_equal(name, "libcublasLt.so.13");
-    return __real_dlopen(rig.library, flags);
+    return __real_dlopen(rig.soname, flags);
 }
 
 int rig_setup(void **state)

@@ -11,8 +11,8 @@ enum { RIG_ROOM = 4096 };
 
 extern struct rig {
     struct dev *d;
-    const char *library; /* opened for cuBLASLt; NULL: this program, which has lt.c's functions */
-    struct rig_pass {    /* of a kernel of ours, the last one */
+    const char *soname; /* opened for cuBLASLt; NULL: this program, which has lt.c's functions */
+    struct rig_pass {   /* of a kernel of ours, the last one */
         const char *name;
         const void *y, *b; /* what it goes on from; the bias or shift that it adds */
     } pass;

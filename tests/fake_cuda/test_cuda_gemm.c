@@ -71,17 +71,17 @@ static err_t multiply(int32_t n_o)
 static void test_a_library_that_is_not_there(void **state)
 {
     (void)state;
-    rig.library = "libno-such-thing.so.13";
+    rig.soname = "libno-such-thing.so.13";
     rig_want(cuda_gemm_open(rig.d), ERR_NONE, "libno-such-thing.so.13");
     rig_want(cuda_gemm_open(rig.d), ERR_NONE, "install cuBLAS 13");
-    rig.library = "libm.so.6";
+    rig.soname = "libm.so.6";
     rig_want(cuda_gemm_open(rig.d), ERR_NONE, "cuBLASLt 13 has no cublasLtCreate");
     cuda_gemm_close(rig.d);
-    rig.library = NULL;
+    rig.soname = NULL;
     assert_ok(cuda_gemm_open(rig.d));
-    rig.library = "libno-such-thing.so.13";
+    rig.soname = "libno-such-thing.so.13";
     next_process();
-    rig.library = NULL;
+    rig.soname = NULL;
 }
 
 static void test_many_devices(void **state)

@@ -7,11 +7,11 @@
 
 #include "kernels/ops.h"
 
-enum what { LINEAR, GELU, ADD };
+enum linear_op { LINEAR, GELU, ADD };
 
 static inline err_t call_linear(struct dev *d, const struct tensor *t, const void *what)
 {
-    switch (*(const enum what *)what) {
+    switch (*(const enum linear_op *)what) {
     case LINEAR:
         return ops_linear(d, t[0], t[1], t[2], t[3]);
     case GELU:

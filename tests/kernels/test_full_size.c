@@ -18,7 +18,7 @@ enum { S = 4680, KEYS = 18720, DIM = 1536, FFN = 8960, HEADS = 12, D = 128, PLAC
 
 /* --- linear ----------------------------------------------------------------------------------- */
 
-static void one_linear(enum what what, int32_t n_i, int32_t n_o)
+static void one_linear(enum linear_op what, int32_t n_i, int32_t n_o)
 {
     const int64_t n = (int64_t)S * n_o;
     const float scale = 1 / sqrtf((float)n_i);

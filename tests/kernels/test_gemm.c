@@ -22,7 +22,7 @@ static double product_at(const float *x, const float *w, const float *b, int32_t
     return sum;
 }
 
-static void one(enum what what, const int32_t *shape, int has_b, int has_gate)
+static void one(enum linear_op what, const int32_t *shape, int has_b, int has_gate)
 {
     const int32_t n_s = shape[0], n_i = shape[1], n_o = shape[2];
     const int64_t n = (int64_t)n_s * n_o;
@@ -127,7 +127,7 @@ static void test_linear_add_norm(void **state)
 static void test_gelu_known(void **state)
 {
     (void)state;
-    enum what what = GELU;
+    enum linear_op what = GELU;
     float x[] = {0.0f, 1.0f, -1.0f, 3.0f, -3.0f, 20.0f, -20.0f}, w[] = {1.0f}, y[7];
     static const double want[] = {0.0,        0.8411919906, -0.1588080094, 2.9963626990,
                                   -0.0036373, 20.0,         -0.0};
@@ -141,7 +141,7 @@ static void test_identity(void **state)
 {
     (void)state;
     enum { S = 150, C = 300 };
-    enum what what = LINEAR;
+    enum linear_op what = LINEAR;
     float *x = check_floats(S * C, 6), *y = check_floats(S * C, 7);
     float *w = check_alloc(C * C * sizeof *w);
     for (int i = 0; i < C; i++) w[i * C + i] = 1.0f;

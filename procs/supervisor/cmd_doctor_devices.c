@@ -1,4 +1,4 @@
-/* cmd_doctor_gpu.c - the part of doctor that is about devices. Everything is tried, not asked. */
+/* cmd_doctor_devices.c - the part of doctor about devices. Everything is tried, not asked. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
