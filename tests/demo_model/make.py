@@ -7,9 +7,9 @@
 WORK keeps the state, in files of at most 16 MiB, and in the end vae, text, dit and
 encoder.safetensors. The same command goes on where an earlier one stopped; every step has a seed of
 its own, so that cuts change nothing (on a CPU, to the bit). Prints a line a minute, and `done` when
-nothing is left to do. --from PHASE begins there, with the weights that are shipped; --until PHASE is
-done after that one: `decoder` and `teach` do not need each other, and can be trained side by
-side."""
+nothing is left to do. --from PHASE begins there, with the weights that are shipped but for what is
+first learnt from there on; --until PHASE is done after that one: `decoder` and `teach` do not need
+each other, and can be trained side by side."""
 import argparse
 import configparser
 import glob
@@ -233,21 +233,25 @@ class Training:
         for path in old:
             os.remove(path)
 
-    def start(self, phase):
-        for n, folder in SHIPPED.items():
-            kept = tensors.load(os.path.join(folder, n + ".safetensors"))
+    def start(self, first, end):
+        """At phase number first of those before end: what none of these is the first to learn is
+        what is shipped."""
+        self.at["phase"] = first
+        nets_of = lambda phases: {n for p in phases for n in TRAINED[p]}
+        names = list(self.phases)
+        for n in SHIPPED.keys() - (nets_of(names[first:end]) - nets_of(names[:first])):
+            kept = tensors.load(os.path.join(SHIPPED[n], n + ".safetensors"))
             net = self.nets[n]
             net.load_state_dict({k: v.to(self.device, net.state_dict()[k].dtype)
                                  for k, v in kept.items()})
-        self.at["phase"] = list(self.phases).index(phase)
         self.begin_phase()
 
-    def load(self, start):
-        """What an earlier slice left, or else, where start is a phase, what is shipped."""
+    def load(self, first, end):
+        """What an earlier slice left, or else, but from the first phase on, what start takes."""
         paths = glob.glob(os.path.join(self.work, "state-*.safetensors"))
         if not paths:
-            if start:
-                self.start(start)
+            if first > 0:
+                self.start(first, end)
             return
         kept = {k: v.to(self.device) for p in paths for k, v in tensors.load(p).items()}
         phase, step = kept["at"].tolist()
@@ -281,7 +285,7 @@ def main():
     p.add_argument("--steps", type=int, default=1 << 60, help="stop after so many")
     # torchrun takes options that begin like its own, such as --start
     p.add_argument("--from", dest="start", choices=list(PHASES["demo"]),
-                   help="there, with shipped weights")
+                   default="vae", help="begin there, after what is shipped")
     p.add_argument("--until", choices=list(PHASES["demo"]), default="roll",
                    help="done after that")
     a = p.parse_args()
@@ -290,9 +294,11 @@ def main():
     torch.set_float32_matmul_precision("high")
     ranks = Ranks(a.device)
     t = Training(a.work, a.size, ranks)
-    t.load(a.start)
+    first, end = (list(t.phases).index(phase) for phase in (a.start, a.until))
+    end += 1
+    t.load(first, end)
     began = said = time.monotonic()
-    recent, left, end = [], a.steps, 1 + list(t.phases).index(a.until)
+    recent, left = [], a.steps
     while t.at["phase"] < end and left > 0:
         if t.at["step"] % 16 == 0 and ranks.first_says(time.monotonic() - began > 60 * a.minutes):
             break

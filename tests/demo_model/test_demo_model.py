@@ -214,13 +214,21 @@ def test_training(tmp):
 
 
 def test_one_phase(tmp):
-    """From shipped weights the decoder alone: all else stays as it is."""
-    check(train(tmp, "--from", "decoder", "--until", "decoder"), "is not done")
-    made, shipped = weights(tmp), {n: tensors.load(os.path.join(folder, n + ".safetensors"))
-                                   for n, folder in make.SHIPPED.items()}
-    for n in made:
-        same = all(torch.equal(made[n][k], v) for k, v in shipped[n].items())
-        check(same == (n != "vae"), n, "is the same" if same else "is another")
+    """One phase after what is shipped: all else stays as it is, and of what it is not the first to
+    learn it begins with what is shipped."""
+    shipped = {n: tensors.load(os.path.join(folder, n + ".safetensors"))
+               for n, folder in make.SHIPPED.items()}
+    for phase, trained, is_near in (("decoder", {"vae"}, True), ("teach", {"text", "dit"}, False)):
+        work = os.path.join(tmp, phase)
+        check(train(work, "--from", phase, "--until", phase), "is not done")
+        made = weights(work)
+        for n in made:
+            same = all(torch.equal(made[n][k], v) for k, v in shipped[n].items())
+            check(same == (n not in trained), n, "is the same" if same else "is another")
+        for n in trained:
+            far = test_golden.distance(*(torch.cat([v.double().flatten() for v in w.values()])
+                                         for w in (made[n], shipped[n])))
+            check((far < 0.1) == is_near, phase, n, far, "away")
 
 
 def two_processes(program):
