@@ -471,6 +471,17 @@ err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent, struct te
     return FORWARD(denorm, y, latent, inv_std, mean);
 }
 
+/* P past frames and K x L x L taps. */
+static err_t need_taps(const struct sig *g)
+{
+    err_t e = OK;
+    TRY(need(g, dim(g, 'K') == 1 || dim(g, 'K') == 3, "kt 1 or 3"));
+    TRY(need(g, dim(g, 'L') == 1 || dim(g, 'L') == 3, "k 1 or 3"));
+    TRY(need(g, dim(g, 'P') == dim(g, 'K') - 1, "kt - 1 past frames"));
+out:
+    return e;
+}
+
 err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                  struct tensor w, struct tensor b, struct tensor residual)
 {
@@ -478,11 +489,22 @@ err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor 
     SIG("conv3d");
     TRY(CHECK("y=TYXO:f x=TYXC:a past=PYXC:a? w=OKLLC:a b=O residual=TYXO:a?", y, x, past, w, b,
               residual));
-    TRY(need(&g, dim(&g, 'K') == 1 || dim(&g, 'K') == 3, "kt 1 or 3"));
-    TRY(need(&g, dim(&g, 'L') == 1 || dim(&g, 'L') == 3, "k 1 or 3"));
-    TRY(need(&g, dim(&g, 'P') == dim(&g, 'K') - 1, "kt - 1 past frames"));
+    TRY(need_taps(&g));
 out:
     return FORWARD(conv3d, y, x, past, w, b, residual);
+}
+
+err_t ops_conv3d_norm(struct dev *d, struct tensor h, struct tensor x, struct tensor past,
+                      struct tensor w, struct tensor b, struct tensor residual, struct tensor g_,
+                      struct tensor y)
+{
+    err_t e = OK;
+    SIG("conv3d_norm");
+    TRY(CHECK("h=TYXO:a x=TYXC:a past=PYXC:a? w=OKLLC:a b=O residual=TYXO:a? g=O y=TYXO:a?", h, x,
+              past, w, b, residual, g_, y));
+    TRY(need_taps(&g));
+out:
+    return FORWARD(conv3d_norm, h, x, past, w, b, residual, g_, y);
 }
 
 err_t ops_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,

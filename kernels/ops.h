@@ -211,6 +211,13 @@ MUST_USE err_t ops_denorm(struct dev *d, struct tensor y, struct tensor latent,
 MUST_USE err_t ops_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                           struct tensor w, struct tensor b, struct tensor residual);
 
+/* ops_conv3d, and then, of what y has become, h = ops_l2_norm(y, g) with SiLU: a convolution
+ * together with what the next one begins with. The values are those of the two ops.
+ *   h [T, Y, X, O] out, of x's type;  g [O];  y of x's type, or absent where nobody reads it */
+MUST_USE err_t ops_conv3d_norm(struct dev *d, struct tensor h, struct tensor x, struct tensor past,
+                               struct tensor w, struct tensor b, struct tensor residual,
+                               struct tensor g, struct tensor y);
+
 /* Nearest-neighbour doubling of rows and columns, then a 3 x 3 convolution with zero padding 1,
  * kept.
  *   y [T, 2Y, 2X, O];  x [T, Y, X, C];  w [O, 1, 3, 3, C];  b [O] */

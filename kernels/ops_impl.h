@@ -61,6 +61,9 @@ struct ops {
                     struct tensor mean);
     err_t (*conv3d)(struct dev *, struct tensor y, struct tensor x, struct tensor past,
                     struct tensor w, struct tensor b, struct tensor residual);
+    err_t (*conv3d_norm)(struct dev *, struct tensor h, struct tensor x, struct tensor past,
+                         struct tensor w, struct tensor b, struct tensor residual, struct tensor g,
+                         struct tensor y);
     err_t (*upsample_conv)(struct dev *, struct tensor y, struct tensor x, struct tensor w,
                            struct tensor b);
     err_t (*split_frames)(struct dev *, struct tensor y, struct tensor x);

@@ -119,6 +119,15 @@ err_t cpu_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor 
     return convolve(d, &c);
 }
 
+err_t cpu_conv3d_norm(struct dev *d, struct tensor h, struct tensor x, struct tensor past,
+                      struct tensor w, struct tensor b, struct tensor residual, struct tensor g,
+                      struct tensor y)
+{
+    const struct tensor plain = y.data ? y : h;
+    const err_t e = cpu_conv3d(d, plain, x, past, w, b, residual);
+    return e != OK ? e : cpu_l2_norm(d, h, plain, g, 1);
+}
+
 err_t cpu_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                         struct tensor b)
 {

@@ -97,6 +97,9 @@ err_t cpu_denorm(struct dev *d, struct tensor y, struct tensor latent, struct te
                  struct tensor mean);
 err_t cpu_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                  struct tensor w, struct tensor b, struct tensor residual);
+err_t cpu_conv3d_norm(struct dev *d, struct tensor h, struct tensor x, struct tensor past,
+                      struct tensor w, struct tensor b, struct tensor residual, struct tensor g,
+                      struct tensor y);
 err_t cpu_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                         struct tensor b);
 err_t cpu_split_frames(struct dev *d, struct tensor y, struct tensor x);

@@ -113,6 +113,7 @@ const struct ops ops_cpu = {
     .randn = cpu_randn,
     .denorm = cpu_denorm,
     .conv3d = cpu_conv3d,
+    .conv3d_norm = cpu_conv3d_norm,
     .upsample_conv = cpu_upsample_conv,
     .split_frames = cpu_split_frames,
     .split3 = cpu_split3,

@@ -90,8 +90,10 @@ __global__ static void k_gather_taps(__half *y, const __half *w, int n_out, int 
     y[i] = tap < 9 ? w[((o * kt + t) * 9 + tap) * n_in + c] : __half(0.0f);
 }
 
+/* h and g absent: nothing is normed. y absent: nobody reads it. */
 static err_t fast(struct dev *d, const struct conv_plan *p, struct tensor y, struct tensor x,
-                  struct tensor past, struct tensor w, struct tensor b, struct tensor residual)
+                  struct tensor past, struct tensor w, struct tensor b, struct tensor residual,
+                  struct tensor h, struct tensor g)
 {
     err_t e = OK;
     const struct cuda_scratch *s = cuda_scratch(d);
@@ -111,6 +113,8 @@ static err_t fast(struct dev *d, const struct conv_plan *p, struct tensor y, str
     c.y = y.data;
     c.bias = (const float *)b.data;
     c.residual = residual.data;
+    c.h = h.data;
+    c.gamma = (const float *)g.data;
     c.parts = (float *)((char *)s->data + PARTS_AT);
     c.flags = s->flags;
     c.is_f32 = y.dtype == DTYPE_F32;
@@ -125,18 +129,36 @@ static bool is_aligned(struct tensor t)
     return (uintptr_t)t.data % 16 == 0;
 }
 
+/* Whether the tensor cores serve the convolution of x to y. */
+static bool is_served(struct dev *d, struct conv_plan *p, struct tensor y, struct tensor x,
+                      struct tensor w, struct tensor b, struct tensor residual)
+{
+    return x.dtype == DTYPE_F16 && is_aligned(y) && is_aligned(b) && is_aligned(residual) &&
+           conv_plan_of(p, y.shape[0], y.shape[1], y.shape[2], x.shape[3], y.shape[3], w.shape[1],
+                        w.shape[2], residual.data != NULL, cuda_scratch(d)->n_sms) &&
+           (y.dtype == DTYPE_F16 || p->n == CONV_GATHER_N);
+}
+
 extern "C" err_t cuda_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                              struct tensor w, struct tensor b, struct tensor residual)
 {
     struct conv_plan p;
-    const bool is_half =
-        x.dtype == DTYPE_F16 && is_aligned(y) && is_aligned(b) && is_aligned(residual);
-    if (is_half &&
-        conv_plan_of(&p, y.shape[0], y.shape[1], y.shape[2], x.shape[3], y.shape[3], w.shape[1],
-                     w.shape[2], residual.data != NULL, cuda_scratch(d)->n_sms) &&
-        (y.dtype == DTYPE_F16 || p.n == CONV_GATHER_N))
-        return fast(d, &p, y, x, past, w, b, residual);
+    if (is_served(d, &p, y, x, w, b, residual))
+        return fast(d, &p, y, x, past, w, b, residual, TENSOR_NONE, TENSOR_NONE);
     return cuda_conv_plain(d, y, x, past, w, b, residual, false);
+}
+
+extern "C" err_t cuda_conv3d_norm(struct dev *d, struct tensor h, struct tensor x,
+                                  struct tensor past, struct tensor w, struct tensor b,
+                                  struct tensor residual, struct tensor g, struct tensor y)
+{
+    struct conv_plan p;
+    const struct tensor plain = y.data ? y : h;
+    if (is_aligned(h) && is_aligned(g) && is_served(d, &p, plain, x, w, b, residual) &&
+        conv_plan_norms(&p, residual.data != NULL, y.data != NULL))
+        return fast(d, &p, y, x, past, w, b, residual, h, g);
+    const err_t e = cuda_conv3d(d, plain, x, past, w, b, residual);
+    return e != OK ? e : cuda_l2_norm(d, h, plain, g, 1);
 }
 
 extern "C" err_t cuda_upsample_conv(struct dev *d, struct tensor y, struct tensor x,
@@ -154,5 +176,5 @@ extern "C" err_t cuda_upsample_conv(struct dev *d, struct tensor y, struct tenso
     taps.data = cuda_scratch(d)->data;
     k_phase_taps<<<n_blocks(n, THREADS), THREADS, 0, cuda_stream(d)>>>(
         (__half *)taps.data, (const __half *)w.data, n_out, n_in);
-    return fast(d, &p, y, x, TENSOR_NONE, taps, b, TENSOR_NONE);
+    return fast(d, &p, y, x, TENSOR_NONE, taps, b, TENSOR_NONE, TENSOR_NONE, TENSOR_NONE);
 }

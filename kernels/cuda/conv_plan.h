@@ -121,6 +121,13 @@ CONV_FN bool conv_plan_of(struct conv_plan *p, int32_t frames, int32_t rows, int
     return true;
 }
 
+/* Whether the end of a convolution can norm its pixels: a tile has all their channels. keeps: what
+ * is normed is wanted, too. */
+CONV_FN bool conv_plan_norms(const struct conv_plan *p, bool adds, bool keeps)
+{
+    return p->n == p->n_out && p->k == 3 && p->chunk >= 32 && (adds || !keeps);
+}
+
 /* The i-th work of a CTA; false: there is none. */
 CONV_FN bool conv_work_at(const struct conv_plan *p, int32_t cta, int32_t i, struct conv_work *w)
 {

@@ -18,8 +18,8 @@
  */
 #include <cuda_fp16.h>
 
+#include "kernels/cuda/chunk.cuh"
 #include "kernels/cuda/conv_plan.h"
-#include "kernels/cuda/cuda.cuh"
 #include "kernels/cuda/ptx.cuh"
 
 enum {
@@ -173,7 +173,8 @@ PTX_FN void quad_transpose(uint32_t (&v)[4])
 /* Where a thread's pixels are written: a row of the accumulator is a pixel, and a thread holds two
  * of its channels of every eight. */
 struct place {
-    int64_t at;             /* element of the first pixel and channel */
+    int64_t frame;          /* the frame's first element */
+    uint32_t at;            /* from there to the first pixel and channel */
     int step_row, step_col; /* elements from row to row and from block to block */
     int n_rows, n_cols;     /* how many of both lie in the picture */
 };
@@ -184,9 +185,8 @@ PTX_FN struct place place_of(const struct conv_plan *p, const struct conv_tile *
     const int grow = p->phases == 4 ? 2 : 1;
     const int row = t->row + group * 8 + warp * 2, col = t->col + lane / 4;
     struct place w;
-    w.at = (((int64_t)t->frame * p->rows * grow + row * grow + t->phase / 2) * p->cols * grow +
-            col * grow + t->phase % 2) *
-               p->n_out +
+    w.frame = (int64_t)t->frame * p->rows * grow * p->cols * grow * p->n_out;
+    w.at = ((row * grow + t->phase / 2) * p->cols * grow + col * grow + t->phase % 2) * p->n_out +
            t->out;
     w.step_row = grow * grow * p->cols * p->n_out;
     w.step_col = 8 * grow * p->n_out;
@@ -195,35 +195,99 @@ PTX_FN struct place place_of(const struct conv_plan *p, const struct conv_tile *
     return w;
 }
 
-/* acc + bias (+ residual). Lanes trade channels so that each writes and reads 16 bytes at a place:
- * lane q of four has channels 8 q to 8 q + 7 of 32. A step is 32 channels of a pair of blocks; its
- * residual is asked for before the step before it is written, which the compiler could not do: y
- * may be the residual. */
+/* What ends a tile beside the bias. NORMS alone writes h alone; with ADDS y, too, if it is there.
+ */
+enum { ADDS = 1, NORMS = 2 };
+
+/* A chunk of a pixel: lane q of four has channels 8 q to 8 q + 7 of each 32. */
+template <int N, int BLOCKS> struct made {
+    uint4 chunk[BLOCKS][2][N / 32];
+};
+
+/* What a pixel is multiplied by. The squares are summed up in the order of ops_l2_norm (norm.cu),
+ * which shares a row of 96 out to four lanes in the same way, and one of 192 to eight, of whose
+ * chunks a lane has every other one here: the same bits. */
+template <int N> PTX_FN float scale_of(const uint4 (&chunk)[N / 32])
+{
+    constexpr int n_sums = N / 96;
+    float sq[n_sums] = {}, f[8];
+#pragma unroll
+    for (int i = 0; i < N / 32; i++) {
+        unpack<__half>(f, chunk[i]);
+#pragma unroll
+        for (int j = 0; j < 8; j++) sq[i % n_sums] += f[j] * f[j];
+    }
+    float sum = sq[0];
+    if (n_sums > 1) sum += sq[n_sums - 1];
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 2);
+    sum += __shfl_xor_sync(0xFFFFFFFFu, sum, 1);
+    return l2_scale(sqrtf((float)N), sum);
+}
+
+/* h = silu(norm(y)) of what was made of y. */
 template <int N, int BLOCKS>
+PTX_FN void store_normed(const struct cuda_conv *a, const struct place *w,
+                         const struct made<N, BLOCKS> *made)
+{
+    const int q = (int)threadIdx.x % 4;
+    __half *frame = (__half *)a->h + w->frame;
+    float scale[BLOCKS][2];
+#pragma unroll
+    for (int m = 0; m < BLOCKS; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) scale[m][h] = scale_of<N>(made->chunk[m][h]);
+#pragma unroll
+    for (int i = 0; i < N / 32; i++) {
+        float g[8], f[8];
+        get_floats(g, a->gamma + 32 * i + 8 * q);
+#pragma unroll
+        for (int m = 0; m < BLOCKS; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                unpack<__half>(f, made->chunk[m][h][i]);
+#pragma unroll
+                for (int j = 0; j < 8; j++) f[j] = silu_of_half(f[j] * scale[m][h] * g[j]);
+                if (h < w->n_rows && m < w->n_cols)
+                    put(frame + (w->at + h * w->step_row + m * w->step_col + 32 * i + 8 * q), f);
+            }
+    }
+}
+
+/* acc + bias (+ residual), and its norm. Lanes trade channels so that each writes and reads 16
+ * bytes at a place: lane q of four has channels 8 q to 8 q + 7 of 32. A step is 32 channels of a
+ * pair of blocks, or of one where what is normed leaves no registers for two. Its residual is asked
+ * for before the steps before it are written, which the compiler could not do: y may be the
+ * residual. */
+template <int N, int BLOCKS, int END>
 PTX_FN void store(const struct cuda_conv *a, const struct conv_tile *t, int group,
                   const float (&acc)[BLOCKS][N / 2])
 {
-    constexpr int side = BLOCKS > 1 ? 2 : 1, n_steps = BLOCKS / side * (N / 32);
+    constexpr bool adds = END & ADDS, norms = END & NORMS;
+    constexpr int side = BLOCKS == 1 || (norms && BLOCKS * N > 192) ? 1 : 2, n_m = BLOCKS / side;
+    constexpr int n_steps = n_m * (N / 32), n_ahead = side < BLOCKS ? 2 : 1;
     const struct place w = place_of(&a->p, t, group);
+    const bool writes = !norms || (adds && a->y);
     const int q = (int)threadIdx.x % 4;
-    __half *y = (__half *)a->y + w.at + 8 * q;
-    const __half *residual = (const __half *)a->residual + w.at + 8 * q;
-    uint4 add[side][2] = {};
+    __half *y = (__half *)a->y + w.frame;
+    const __half *residual = (const __half *)a->residual + w.frame;
+    uint4 add[n_ahead][side][2] = {};
+    struct made<N, BLOCKS> made;
     auto ask = [&](int step) {
+        const int c = step / n_m * 32 + 8 * q;
 #pragma unroll
         for (int i = 0; i < side; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                const int m = step / (N / 32) * side + i;
+                const int m = step % n_m * side + i;
                 if (h < w.n_rows && m < w.n_cols)
-                    add[i][h] = *(const uint4 *)(residual + h * w.step_row + m * w.step_col +
-                                                 step % (N / 32) * 32);
+                    add[step % n_ahead][i][h] =
+                        *(const uint4 *)(residual + (w.at + h * w.step_row + m * w.step_col + c));
             }
     };
-    if (a->residual) ask(0);
+    if (adds) ask(0);
 #pragma unroll
     for (int step = 0; step < n_steps; step++) {
-        const int c = step % (N / 32) * 32, m0 = step / (N / 32) * side;
+        const int c = step / n_m * 32, m0 = step % n_m * side;
         uint32_t v[side][2][4];
         float2 b[4];
 #pragma unroll
@@ -233,8 +297,9 @@ PTX_FN void store(const struct cuda_conv *a, const struct conv_tile *t, int grou
         for (int i = 0; i < side; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                uint32_t more[4] = {add[i][h].x, add[i][h].y, add[i][h].z, add[i][h].w};
-                if (a->residual) quad_transpose(more);
+                const uint4 raw = add[step % n_ahead][i][h];
+                uint32_t more[4] = {raw.x, raw.y, raw.z, raw.w};
+                if (adds) quad_transpose(more);
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     const float *s = &acc[m0 + i][4 * (c / 8 + j) + 2 * h];
@@ -243,17 +308,22 @@ PTX_FN void store(const struct cuda_conv *a, const struct conv_tile *t, int grou
                     v[i][h][j] = *(const uint32_t *)&sum;
                 }
             }
-        if (a->residual && step + 1 < n_steps) ask(step + 1);
+#pragma unroll
+        for (int next = step ? step + n_ahead : 1; next <= step + n_ahead; next++)
+            if (adds && next < n_steps) ask(next);
 #pragma unroll
         for (int i = 0; i < side; i++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 quad_transpose(v[i][h]);
-                if (h < w.n_rows && m0 + i < w.n_cols)
-                    *(uint4 *)(y + h * w.step_row + (m0 + i) * w.step_col + c) =
-                        make_uint4(v[i][h][0], v[i][h][1], v[i][h][2], v[i][h][3]);
+                const uint4 out = make_uint4(v[i][h][0], v[i][h][1], v[i][h][2], v[i][h][3]);
+                if (norms) made.chunk[m0 + i][h][c / 32] = out;
+                if (writes && h < w.n_rows && m0 + i < w.n_cols)
+                    *(uint4 *)(y + (w.at + h * w.step_row + (m0 + i) * w.step_col + c + 8 * q)) =
+                        out;
             }
     }
+    if (norms) store_normed(a, &w, &made);
 }
 
 /* --- a tile in parts -------------------------------------------------------------------------- */
@@ -319,7 +389,7 @@ PTX_FN void take_parts(const struct cuda_conv *a, const struct conv_work *work, 
     }
 }
 
-template <int C, int N, int K, int TAPS, int BLOCKS>
+template <int C, int N, int K, int TAPS, int BLOCKS, int END>
 PTX_FN void compute_all(const struct cuda_conv *a, struct conv_barriers *b, unsigned char *halo,
                         unsigned char *weights, int group)
 {
@@ -373,12 +443,12 @@ PTX_FN void compute_all(const struct cuda_conv *a, struct conv_barriers *b, unsi
             leave_part<N, BLOCKS>(a, &work, group, acc);
         } else {
             if (work.cut >= 0) take_parts<N, BLOCKS>(a, &work, group, acc);
-            store<N, BLOCKS>(a, &t, group, acc);
+            store<N, BLOCKS, END>(a, &t, group, acc);
         }
     }
 }
 
-template <int C, int N, int K, int TAPS, int BLOCKS>
+template <int C, int N, int K, int TAPS, int BLOCKS, int END>
 __global__ static void __launch_bounds__(THREADS, 1)
     k_conv(const __grid_constant__ struct cuda_conv a)
 {
@@ -404,7 +474,7 @@ __global__ static void __launch_bounds__(THREADS, 1)
         if (threadIdx.x == 0) load_all<C, N, K, TAPS, BLOCKS>(&a, b, halo, weights);
     } else {
         registers_more<232>();
-        compute_all<C, N, K, TAPS, BLOCKS>(&a, b, halo, weights, group - 1);
+        compute_all<C, N, K, TAPS, BLOCKS, END>(&a, b, halo, weights, group - 1);
     }
 }
 
@@ -571,10 +641,25 @@ static err_t launch(struct dev *d, const struct cuda_conv *a, kernel *k, int sme
     return cuda_launched("conv3d");
 }
 
+template <int C, int N, int K, int TAPS, int BLOCKS, int END>
+static err_t launch_end(struct dev *d, const struct cuda_conv *a)
+{
+    return launch(d, a, k_conv<C, N, K, TAPS, BLOCKS, END>,
+                  shape<C, N, K, TAPS, BLOCKS>::smem_bytes);
+}
+
+/* With what ends it; conv_plan.h says which there are. */
 template <int C, int N, int K, int TAPS, int BLOCKS>
 static err_t launch_conv(struct dev *d, const struct cuda_conv *a)
 {
-    return launch(d, a, k_conv<C, N, K, TAPS, BLOCKS>, shape<C, N, K, TAPS, BLOCKS>::smem_bytes);
+    if constexpr (K == 3 && C >= 32) {
+        if constexpr (BLOCKS < 4)
+            if (a->h && a->residual) return launch_end<C, N, K, TAPS, BLOCKS, ADDS | NORMS>(d, a);
+        if (a->h) return launch_end<C, N, K, TAPS, BLOCKS, NORMS>(d, a);
+    }
+    if constexpr (K != 2 && BLOCKS < 4)
+        if (a->residual) return launch_end<C, N, K, TAPS, BLOCKS, ADDS>(d, a);
+    return launch_end<C, N, K, TAPS, BLOCKS, 0>(d, a);
 }
 
 static err_t launch_gather(struct dev *d, const struct cuda_conv *a)

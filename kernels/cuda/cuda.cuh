@@ -96,6 +96,22 @@ CUDA_FN float silu(float x)
     return x / (1.0f + expf(-x));
 }
 
+/* By the chip's own 2^x and 1 / x, whose error is far below what a half can tell. */
+CUDA_FN float silu_of_half(float x)
+{
+    float e, r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * -1.4426950409f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
+    return x * r;
+}
+
+/* What the VAE's norm multiplies a row by: sq is the sum of its squares, root the square root of
+ * their number. */
+CUDA_FN float l2_scale(float root, float sq)
+{
+    return root * fminf(rsqrtf(sq), 1e12f);
+}
+
 /* gelu_tanh: 0.5 (1 + tanh(u)) is the sigmoid of 2u. */
 CUDA_FN float gelu(float x)
 {

@@ -105,7 +105,8 @@ err_t cuda_attn_sm90(struct dev *d, const struct attn_plan *plan, struct tensor 
                      float *part_ml);
 err_t cuda_conv_plain(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                       struct tensor w, struct tensor b, struct tensor residual, bool is_upsampled);
-/* parts: room for CONV_PARTS_MAX parts of a tile; flags: two for each. The maps are those of x,
+/* h: only where a tile has all channels of its pixels, plan.n == plan.n_out.
+ * parts: room for CONV_PARTS_MAX parts of a tile; flags: two for each. The maps are those of x,
  * past and the weights as conv.cu makes them. */
 struct cuda_conv {
     struct conv_plan p;
@@ -113,6 +114,8 @@ struct cuda_conv {
     void *y;
     const float *bias;
     const void *residual; /* f16, or NULL */
+    void *h;              /* f16, silu(norm(y)) by gamma, and then y may be NULL; or NULL */
+    const float *gamma;
     float *parts;
     uint32_t *flags;
     int is_f32; /* y, else f16 */
@@ -163,6 +166,9 @@ err_t cuda_denorm(struct dev *d, struct tensor y, struct tensor latent, struct t
                   struct tensor mean);
 err_t cuda_conv3d(struct dev *d, struct tensor y, struct tensor x, struct tensor past,
                   struct tensor w, struct tensor b, struct tensor residual);
+err_t cuda_conv3d_norm(struct dev *d, struct tensor h, struct tensor x, struct tensor past,
+                       struct tensor w, struct tensor b, struct tensor residual, struct tensor g,
+                       struct tensor y);
 err_t cuda_upsample_conv(struct dev *d, struct tensor y, struct tensor x, struct tensor w,
                          struct tensor b);
 err_t cuda_split_frames(struct dev *d, struct tensor y, struct tensor x);

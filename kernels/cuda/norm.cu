@@ -19,20 +19,11 @@ struct how {
     float inv, root; /* 1 / n, sqrt(n): for the kernel's caller */
 };
 
-/* By the chip's own 2^x and 1 / x, whose error is far below what a half can tell. */
-CUDA_FN float silu_of_half(float x)
-{
-    float e, r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(x * -1.4426950409f));
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
-    return x * r;
-}
-
 /* What a row is multiplied by; sq: the sum of squares of x, or of x - mean. */
 template <enum kind K> CUDA_FN float scale_of(const struct how &h, float sq)
 {
     const bool is_l2 = K == L2 || K == L2_SILU;
-    return is_l2 ? h.root * fminf(rsqrtf(sq), 1e12f) : rsqrtf(sq * h.inv + h.eps);
+    return is_l2 ? l2_scale(h.root, sq) : rsqrtf(sq * h.inv + h.eps);
 }
 
 template <enum kind K, class X>

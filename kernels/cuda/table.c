@@ -114,6 +114,7 @@ const struct ops ops_cuda = {
     .randn = cuda_randn,
     .denorm = cuda_denorm,
     .conv3d = cuda_conv3d,
+    .conv3d_norm = cuda_conv3d_norm,
     .upsample_conv = cuda_upsample_conv,
     .split_frames = cuda_split_frames,
     .split3 = cuda_split3,

@@ -1,5 +1,6 @@
 /* test_conv.c - the VAE's convolutions and channel moves against f64. */
 #include <math.h>
+#include <stdbool.h>
 
 #include "kernels/ops.h"
 #include "tests/check.h"
@@ -129,6 +130,95 @@ static void test_wide_conv3d(void **state)
         for (int residual = 0; residual < 3; residual++) one(shapes[i], residual);
 }
 
+/* --- with the norm of what comes out ---------------------------------------------------------- */
+
+struct norm_case {
+    int residual; /* as of one() */
+    bool keeps, is_apart;
+};
+
+/* t: h, x, past, w, b, residual, g, y. */
+static err_t call_norm(struct dev *d, const struct tensor *t, const void *p)
+{
+    const struct norm_case *k = p;
+    const struct tensor add = k->residual == 2 ? t[7] : t[5];
+    if (!k->is_apart) return ops_conv3d_norm(d, t[0], t[1], t[2], t[3], t[4], add, t[6], t[7]);
+    const err_t e = ops_conv3d(d, t[7], t[1], t[2], t[3], t[4], add);
+    return e != OK ? e : ops_l2_norm(d, t[0], t[7], t[6], 1);
+}
+
+/* silu(norm(plain + add)) */
+static double *norm_oracle(const double *plain, const float *add, const float *g, int32_t n,
+                           int32_t n_o)
+{
+    double *want = check_doubles(n);
+    for (int32_t at = 0; at < n; at += n_o) {
+        double sq = 0;
+        for (int32_t o = 0; o < n_o; o++) {
+            want[at + o] = plain[at + o] + (add ? (double)add[at + o] : 0);
+            sq += want[at + o] * want[at + o];
+        }
+        for (int32_t o = 0; o < n_o; o++) {
+            const double z = want[at + o] / fmax(sqrt(sq), 1e-12) * sqrt(n_o) * (double)g[o];
+            want[at + o] = z / (1 + exp(-z));
+        }
+    }
+    return want;
+}
+
+/* Against f64, and, by one op after the other, the same bits. */
+static void one_norm(struct shape h)
+{
+    static const struct norm_case cases[] = {{.keeps = false},
+                                             {.keeps = true},
+                                             {.residual = 1, .keeps = false},
+                                             {.residual = 1, .keeps = true},
+                                             {.residual = 2, .keeps = true}};
+    const int32_t n = h.n_t * h.n_y * h.n_x * h.n_o, n_past = h.n_kt - 1;
+    float *x = check_floats((int64_t)h.n_t * h.n_y * h.n_x * h.n_c, 1);
+    float *past = check_floats((int64_t)n_past * h.n_y * h.n_x * h.n_c, 2);
+    float *w = check_floats((int64_t)h.n_o * h.n_kt * h.n_k * h.n_k * h.n_c, 3);
+    float *b = check_floats(h.n_o, 4), *add = check_floats(n, 5), *g = check_floats(h.n_o, 6);
+    const double *plain = oracle(h, x, past, w, b);
+    const double *without = norm_oracle(plain, NULL, g, n, h.n_o);
+    const double *with = norm_oracle(plain, add, g, n, h.n_o);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        float *y[2], *out[2];
+        for (int apart = 0; apart < 2; apart++) {
+            struct norm_case k = cases[i];
+            k.is_apart = apart;
+            y[apart] = check_floats(n, 5);
+            out[apart] = check_floats(n, 7);
+            const struct check_arg kept = k.residual == 2
+                                              ? BOTH_ACT(y[apart], h.n_t, h.n_y, h.n_x, h.n_o)
+                                              : OUT_ACT(y[apart], h.n_t, h.n_y, h.n_x, h.n_o);
+            CHECK_OP(call_norm, &k, OUT_ACT(out[apart], h.n_t, h.n_y, h.n_x, h.n_o),
+                     IN_ACT(x, h.n_t, h.n_y, h.n_x, h.n_c),
+                     n_past ? IN_ACT(past, n_past, h.n_y, h.n_x, h.n_c) : NONE,
+                     IN_ACT(w, h.n_o, h.n_kt, h.n_k, h.n_k, h.n_c), IN(b, h.n_o),
+                     k.residual == 1 ? IN_ACT(add, h.n_t, h.n_y, h.n_x, h.n_o) : NONE, IN(g, h.n_o),
+                     k.keeps || apart ? kept : NONE);
+        }
+        check_close(out[0], cases[i].residual ? with : without, n, 1e-6);
+        assert_memory_equal(out[0], out[1], (size_t)n * sizeof **out);
+        if (cases[i].keeps) assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
+    }
+}
+
+/* Tiles of whole pixels, each kernel of them: in parts, whole and both, ragged; then channels that
+ * no kernel norms, or none convolves. */
+static void test_conv3d_norm(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {
+        {2, 17, 19, 64, 192, 3, 3}, {67, 3, 9, 64, 192, 1, 3},  {140, 2, 3, 64, 192, 3, 3},
+        {1, 9, 35, 32, 96, 3, 3},   {140, 2, 3, 32, 96, 3, 3},  {4, 33, 18, 96, 96, 1, 3},
+        {3, 5, 7, 128, 96, 1, 3},   {1, 18, 15, 16, 192, 3, 3}, {2, 5, 9, 64, 384, 1, 3},
+        {2, 9, 8, 64, 192, 3, 1},   {3, 7, 5, 4, 8, 3, 3},      {1, 5, 7, 4, 3, 1, 3},
+    };
+    for (size_t i = 0; i < COUNT(shapes); i++) one_norm(shapes[i]);
+}
+
 static void test_upsample_conv(void **state)
 {
     (void)state;
@@ -189,8 +279,9 @@ static void test_split3(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_conv3d),        TEST(test_conv3d_is_causal), TEST(test_wide_conv3d),
-        TEST(test_upsample_conv), TEST(test_split_frames),     TEST(test_split3),
+        TEST(test_conv3d),      TEST(test_conv3d_is_causal), TEST(test_wide_conv3d),
+        TEST(test_conv3d_norm), TEST(test_upsample_conv),    TEST(test_split_frames),
+        TEST(test_split3),
     };
     return cmocka_run_group_tests_name("conv", tests, NULL, NULL);
 }

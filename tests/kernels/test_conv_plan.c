@@ -104,6 +104,28 @@ static void test_served(void **state)
     assert_false(conv_plan_of(&p, 2, 60, 104, 32 * CONV_GATHER_UNITS, 3, 3, 3, false, SMS));
 }
 
+/* Where a tile has all channels, and not only 96 of 192 or 192 of 384; what is kept needs a kernel
+ * that adds. */
+static void test_norms(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t n_in, n_out, kt, k;
+        bool is_whole;
+    } cases[] = {
+        {96, 96, 3, 3, true},   {192, 96, 3, 3, true},  {192, 192, 3, 3, true},
+        {64, 192, 1, 3, true},  {16, 192, 3, 3, false}, {64, 192, 3, 1, false},
+        {96, 288, 3, 3, false}, {96, 3, 3, 3, false},   {384, 384, 3, 3, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++)
+        for (int adds = 0; adds < 2; adds++) {
+            const struct conv_plan p = plan((struct shape){
+                2, 60, 104, cases[i].n_in, cases[i].n_out, cases[i].kt, cases[i].k, adds});
+            assert_int_equal(conv_plan_norms(&p, adds, false), cases[i].is_whole);
+            assert_int_equal(conv_plan_norms(&p, adds, true), cases[i].is_whole && adds);
+        }
+}
+
 /* Units that the slowest CTA does of those it would do if all shared alike, in percent. */
 static int32_t efficiency(struct shape s)
 {
@@ -132,6 +154,6 @@ static void test_the_machine_is_used(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {TEST(test_every_output_once), TEST(test_served),
-                                       TEST(test_the_machine_is_used)};
+                                       TEST(test_norms), TEST(test_the_machine_is_used)};
     return cmocka_run_group_tests_name("conv_plan", tests, NULL, NULL);
 }

@@ -218,6 +218,45 @@ static void test_full_conv(void **state)
     one_conv((struct shape){2, 480, 832, 96, 3, 3, false});
 }
 
+static err_t call_conv_norm(struct dev *d, const struct tensor *t, const void *is_apart)
+{
+    if (!*(const int *)is_apart)
+        return ops_conv3d_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]);
+    const err_t e = ops_conv3d(d, t[7], t[1], t[2], t[3], t[4], t[5]);
+    return e != OK ? e : ops_l2_norm(d, t[0], t[7], t[6], 1);
+}
+
+/* The first convolution of a residual block or the second, with its norm in one op and in two: the
+ * same bits, at every place. */
+static void one_conv_norm(int32_t n_y, int32_t n_x, int32_t n_c, bool is_second)
+{
+    const int64_t n = (int64_t)n_y * n_x * n_c;
+    const float scale = 1 / sqrtf((float)(27 * n_c));
+    float *x = check_floats(n, 1), *past = check_floats(2 * n, 2), *b = check_floats(n_c, 4);
+    float *w = check_floats_in((int64_t)n_c * 27 * n_c, 3, -scale, scale);
+    float *add = check_floats(n, 5), *g = check_floats(n_c, 6), *y[2], *h[2];
+    for (int apart = 0; apart < 2; apart++) {
+        y[apart] = check_alloc((size_t)n * sizeof **y);
+        h[apart] = check_alloc((size_t)n * sizeof **h);
+        CHECK_OP(call_conv_norm, &apart, OUT_ACT(h[apart], 1, n_y, n_x, n_c),
+                 IN_ACT(x, 1, n_y, n_x, n_c), IN_ACT(past, 2, n_y, n_x, n_c),
+                 IN_ACT(w, n_c, 3, 3, 3, n_c), IN(b, n_c),
+                 is_second ? IN_ACT(add, 1, n_y, n_x, n_c) : NONE, IN(g, n_c),
+                 is_second || apart ? OUT_ACT(y[apart], 1, n_y, n_x, n_c) : NONE);
+    }
+    assert_memory_equal(h[0], h[1], (size_t)n * sizeof **h);
+    if (is_second) assert_memory_equal(y[0], y[1], (size_t)n * sizeof **y);
+}
+
+static void test_full_conv_norm(void **state)
+{
+    NEEDS_GPU;
+    for (int is_second = 0; is_second < 2; is_second++) {
+        one_conv_norm(240, 416, 192, is_second);
+        one_conv_norm(480, 832, 96, is_second);
+    }
+}
+
 static void test_full_upsample(void **state)
 {
     NEEDS_GPU;
@@ -234,6 +273,7 @@ int main(void)
         TEST(test_full_self_attention),
         TEST(test_full_cross_attention),
         TEST(test_full_conv),
+        TEST(test_full_conv_norm),
         TEST(test_full_upsample),
     };
     return cmocka_run_group_tests_name("full_size", tests, NULL, NULL);

@@ -47,6 +47,7 @@ CALL(renoise, t[0], t[1], t[2], 0.5f)
 CALL(randn, t[0], t[1], 0.0f, 1.0f)
 CALL(denorm, t[0], t[1], t[2], t[3])
 CALL(conv3d, t[0], t[1], t[2], t[3], t[4], t[5])
+CALL(conv3d_norm, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7])
 CALL(upsample_conv, t[0], t[1], t[2], t[3])
 CALL(split_frames, t[0], t[1])
 CALL(split3, t[0], t[1], t[2], t[3])
@@ -94,6 +95,9 @@ static const struct good goods[] = {
      {F(2, 4, 5, 6), F(2, 4, 5, 7), F(2, 4, 5, 7), F(6, 3, 3, 3, 7), F(6), F(2, 4, 5, 6)}},
     {"conv2d", conv3d, "nnynny",
      {F(2, 4, 5, 6), F(2, 4, 5, 7), {0}, F(6, 1, 3, 3, 7), F(6), F(2, 4, 5, 6)}},
+    {"conv3d_norm", conv3d_norm, "nnnnnyny",
+     {F(2, 4, 5, 6), F(2, 4, 5, 7), F(2, 4, 5, 7), F(6, 3, 3, 3, 7), F(6), F(2, 4, 5, 6), F(6),
+      F(2, 4, 5, 6)}},
     {"upsample_conv", upsample_conv, "nnnn",
      {F(2, 8, 10, 6), F(2, 4, 5, 7), F(6, 1, 3, 3, 7), F(6)}},
     {"split_frames", split_frames, "nn", {F(4, 3, 5, 7), F(2, 3, 5, 14)}},
