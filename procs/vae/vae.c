@@ -18,12 +18,12 @@ static const float latent_std[Z_MAX] = {2.8184f, 1.4541f, 2.3275f, 2.6558f, 1.21
                                         1.6382f, 1.1253f, 2.8251f, 1.9160f};
 
 struct conv {
-    struct tensor w, b; /* [O, kt, k, k, C], [O] */
-    int32_t history;    /* its place in each set; -1: looks at no past */
+    struct tensor w, b;  /* [O, kt, k, k, C], [O] */
+    struct tensor gamma; /* of the norm with SiLU before it; absent: there is none */
+    int32_t history;     /* its place in each set; -1: looks at no past */
 };
 
 struct res {
-    struct tensor gamma1, gamma2;
     struct conv a, b, shortcut; /* shortcut.w absent where in == out */
 };
 
@@ -53,7 +53,7 @@ struct vae {
     struct conv conv2, conv1, head;
     struct res middle[2], res[STAGES][RES_PER_STAGE];
     struct upsampler up[STAGES - 1];
-    struct tensor attn_gamma, head_gamma;
+    struct tensor attn_gamma;
     struct conv to_qkv, proj;
     struct history history[HISTORIES_MAX];
     int32_t n_histories;
@@ -118,9 +118,9 @@ static err_t declare_res(struct vae *v, struct weights *w, struct res *s, int32_
 {
     err_t e = OK;
     char key[96];
-    TRY(declare_gamma(w, &s->gamma1, n_in, KEY("%s.residual.0", prefix)));
+    TRY(declare_gamma(w, &s->a.gamma, n_in, KEY("%s.residual.0", prefix)));
     TRY(declare_conv(v, w, &s->a, n_out, n_in, 3, 3, KEY("%s.residual.2", prefix)));
-    TRY(declare_gamma(w, &s->gamma2, n_out, KEY("%s.residual.3", prefix)));
+    TRY(declare_gamma(w, &s->b.gamma, n_out, KEY("%s.residual.3", prefix)));
     TRY(declare_conv(v, w, &s->b, n_out, n_out, 3, 3, KEY("%s.residual.6", prefix)));
     add_history(v, &s->a, stage);
     add_history(v, &s->b, stage);
@@ -175,7 +175,7 @@ static err_t declare(struct vae *v, struct weights *w)
     TRY(declare_conv(v, w, &v->proj, top, top, 1, 1, "decoder.middle.1.proj"));
     TRY(declare_res(v, w, &v->middle[1], top, top, 0, "decoder.middle.2"));
     for (int32_t i = 0; i < STAGES; i++) TRY(declare_stage(v, w, i));
-    TRY(declare_gamma(w, &v->head_gamma, last, "decoder.head.0"));
+    TRY(declare_gamma(w, &v->head.gamma, last, "decoder.head.0"));
     TRY(declare_conv(v, w, &v->head, 3, last, 3, 3, "decoder.head.2"));
     add_history(v, &v->head, STAGES - 1);
 out:
@@ -314,33 +314,75 @@ out:
     return e;
 }
 
-/* y = conv(silu(norm(x))) with its history. The last two frames are normed into the history of the
- * next latent and read there, so none is copied but, of a single frame, the one before it; those
- * before them, if any, go to n, which may be x. y is none of both. */
-static err_t norm_conv(struct vae *v, struct tensor gamma, const struct conv *c, struct tensor y,
-                       struct tensor x, struct tensor n, struct tensor residual)
+/* A normed convolution's input, silu(norm(x)) of T frames: the last two lie in its history of the
+ * next latent and are read there, so none is copied but, of a single frame, the one before it;
+ * those before them, if any, in n. */
+static int32_t early_frames(int32_t T)
+{
+    MUST(T != 3);
+    return T < 2 ? 0 : T - 2;
+}
+
+static struct tensor late_input(const struct vae *v, const struct conv *c, int32_t T)
+{
+    const int32_t late = T - early_frames(T);
+    return tensor_rows(history_of(v, c->history, v->r + 1), 2 - late, late);
+}
+
+/* n may be x. */
+static err_t norm(struct vae *v, const struct conv *c, struct tensor n, struct tensor x)
+{
+    err_t e = OK;
+    const int32_t T = x.shape[0], early = early_frames(T);
+    if (early > 0)
+        TRY(ops_l2_norm(v->d, tensor_rows(n, 0, early), tensor_rows(x, 0, early), c->gamma, 1));
+    TRY(ops_l2_norm(v->d, late_input(v, c, T), tensor_rows(x, early, T - early), c->gamma, 1));
+out:
+    return e;
+}
+
+static struct tensor rows_of(struct tensor t, int32_t first, int32_t n)
+{
+    return t.data ? tensor_rows(t, first, n) : TENSOR_NONE;
+}
+
+/* Where a convolution's output goes: as it is to y, and normed to where the next one reads it, of
+ * the early frames m. Either may be absent: y, or next. */
+struct outputs {
+    struct tensor y;
+    const struct conv *next;
+    struct tensor m;
+};
+
+/* Of the early frames, or of the late ones. */
+static err_t conv_part(struct vae *v, const struct conv *c, struct outputs o, bool is_late,
+                       struct tensor x, struct tensor past, struct tensor residual, int32_t T)
+{
+    const int32_t first = is_late ? early_frames(T) : 0, n = x.shape[0];
+    const struct tensor y = rows_of(o.y, first, n), add = rows_of(residual, first, n);
+    if (!o.next) return ops_conv3d(v->d, y, x, past, c->w, c->b, add);
+    const struct tensor h = is_late ? late_input(v, o.next, T) : tensor_rows(o.m, 0, n);
+    return ops_conv3d_norm(v->d, h, x, past, c->w, c->b, add, o.next->gamma, y);
+}
+
+/* The convolution of what was normed for it, n its early frames; n is none of the outputs. */
+static err_t normed_conv(struct vae *v, const struct conv *c, struct outputs o, struct tensor n,
+                         struct tensor residual)
 {
     err_t e = OK;
     const struct tensor past = history_of(v, c->history, v->r);
-    const struct tensor next = history_of(v, c->history, v->r + 1);
-    const int32_t T = x.shape[0], last = T < 2 ? 1 : 2, first = T - last;
-    const struct tensor end = tensor_rows(next, 2 - last, last);
-    struct tensor before = past, add = residual;
-    MUST(first == 0 || first >= 2);
+    const int32_t T = n.shape[0], early = early_frames(T);
+    struct tensor before = past;
     if (T == 1) {
+        const struct tensor next = history_of(v, c->history, v->r + 1);
         const struct tensor newer = tensor_rows(past, 1, 1);
         TRY(dev_copy(v->d, next.data, newer.data, tensor_bytes(newer)));
     }
-    if (first > 0) {
-        const struct tensor start = tensor_rows(n, 0, first);
-        TRY(ops_l2_norm(v->d, start, tensor_rows(x, 0, first), gamma, 1));
-        if (residual.data) add = tensor_rows(residual, 0, first);
-        TRY(ops_conv3d(v->d, tensor_rows(y, 0, first), start, past, c->w, c->b, add));
-        before = tensor_rows(start, first - 2, 2);
+    if (early > 0) {
+        TRY(conv_part(v, c, o, false, tensor_rows(n, 0, early), past, residual, T));
+        before = tensor_rows(n, early - 2, 2);
     }
-    TRY(ops_l2_norm(v->d, end, tensor_rows(x, first, last), gamma, 1));
-    if (residual.data) add = tensor_rows(residual, first, last);
-    TRY(ops_conv3d(v->d, tensor_rows(y, first, last), end, before, c->w, c->b, add));
+    TRY(conv_part(v, c, o, true, late_input(v, c, T), before, residual, T));
 out:
     return e;
 }
@@ -352,23 +394,31 @@ static err_t point_conv(struct vae *v, const struct conv *c, struct tensor y, st
                       RESHAPE(c->w, c->w.shape[0], c->w.shape[4]), c->b);
 }
 
-/* x -> conv_b(silu(norm(conv_a(silu(norm(x)))))) + shortcut(x) */
-static err_t run_res(struct vae *v, const struct res *s, struct pic *x)
+/* x -> conv_b(silu(norm(conv_a(silu(norm(x)))))) + shortcut(x). n: x as it was normed for conv_a,
+ * or absent; afterwards as it is normed for next, or absent where that is NULL. The head reads
+ * nothing else, so before it x is not written. */
+static err_t run_res(struct vae *v, const struct res *s, struct pic *x, struct pic *n,
+                     const struct conv *next)
 {
     err_t e = OK;
     const int32_t n_in = x->t.shape[3], n_out = s->a.w.shape[0];
-    const struct pic n = pic_beside(v, *x, n_in, -1, -1);
-    const struct pic y = pic_beside(v, *x, n_out, n.in, -1);
-    TRY(norm_conv(v, s->gamma1, &s->a, y.t, x->t, n.t, TENSOR_NONE));
+    if (!n->t.data) {
+        *n = pic_beside(v, *x, n_in, -1, -1);
+        TRY(norm(v, &s->a, n->t, x->t));
+    }
+    const struct pic m = pic_beside(v, *x, n_out, n->in, -1);
+    TRY(normed_conv(v, &s->a, (struct outputs){TENSOR_NONE, &s->b, m.t}, n->t, TENSOR_NONE));
 
     struct pic skip = *x;
     if (s->shortcut.w.data) {
-        skip = pic_beside(v, *x, n_out, n.in, y.in);
+        skip = pic_beside(v, *x, n_out, n->in, m.in);
         TRY(point_conv(v, &s->shortcut, skip.t, x->t));
     }
-    const struct pic out_pic = pic_beside(v, skip, n_out, y.in, skip.in);
-    TRY(norm_conv(v, s->gamma2, &s->b, out_pic.t, y.t, y.t, skip.t));
-    *x = out_pic;
+    *x = pic_beside(v, skip, n_out, m.in, -1);
+    *n = pic_beside(v, skip, n_out, m.in, x->in);
+    const struct outputs o = {next == &v->head ? TENSOR_NONE : x->t, next, n->t};
+    TRY(normed_conv(v, &s->b, o, m.t, skip.t));
+    if (!next) n->t = TENSOR_NONE;
 out:
     return e;
 }
@@ -430,24 +480,29 @@ static err_t run_latent(void *self)
     struct kind *k = self;
     struct vae *v = k->v;
     v->r = k->r;
-    struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z);
+    struct pic x = pic_in(v, 0, 1, v->rows, v->cols, v->z), n = {0};
     const struct pic y = pic_in(v, 1, 1, v->rows, v->cols, v->z);
     if (v->r == 0) TRY(dev_zero(v->d, v->state, 2 * v->set_bytes));
     TRY(point_conv(v, &v->conv2, y.t, x.t));
     x = pic_in(v, 0, 1, v->rows, v->cols, width_of(v, 0));
     TRY(causal_conv(v, &v->conv1, x.t, y.t, TENSOR_NONE));
 
-    TRY(run_res(v, &v->middle[0], &x));
+    TRY(run_res(v, &v->middle[0], &x, &n, NULL));
     TRY(run_attention(v, &x));
-    TRY(run_res(v, &v->middle[1], &x));
+    TRY(run_res(v, &v->middle[1], &x, &n, &v->res[0][0].a));
     for (int32_t i = 0; i < STAGES; i++) {
         if (v->beat) v->beat(v->beat_self);
-        for (int32_t n = 0; n < RES_PER_STAGE; n++) TRY(run_res(v, &v->res[i][n], &x));
+        for (int32_t j = 0; j < RES_PER_STAGE; j++) {
+            const struct conv *const next = j < RES_PER_STAGE - 1 ? &v->res[i][j + 1].a
+                                            : i == STAGES - 1     ? &v->head
+                                                                  : NULL;
+            TRY(run_res(v, &v->res[i][j], &x, &n, next));
+        }
         if (i < STAGES - 1) TRY(run_upsampler(v, &v->up[i], &x));
     }
-    struct pic out_pic = pic_beside(v, x, 3, -1, -1);
+    struct pic out_pic = pic_beside(v, n, 3, -1, -1);
     out_pic.t.dtype = DTYPE_F32;
-    TRY(norm_conv(v, v->head_gamma, &v->head, out_pic.t, x.t, x.t, TENSOR_NONE));
+    TRY(normed_conv(v, &v->head, (struct outputs){.y = out_pic.t}, n.t, TENSOR_NONE));
     k->pixels = out_pic.t;
 out:
     return e;
