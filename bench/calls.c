@@ -75,6 +75,7 @@ RUN(renoise, ops_renoise(d, t[0], t[1], t[2], 0.9f))
 RUN(randn, ops_randn(d, t[0], t[1], 0, 1))
 RUN(denorm, ops_denorm(d, t[0], t[1], t[2], t[3]))
 RUN(conv3d, ops_conv3d(d, t[0], t[1], t[2], t[3], t[4], t[5]))
+RUN(conv3d_norm, ops_conv3d_norm(d, t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]))
 RUN(upsample_conv, ops_upsample_conv(d, t[0], t[1], t[2], t[3]))
 RUN(split_frames, ops_split_frames(d, t[0], t[1]))
 RUN(split3, ops_split3(d, t[0], t[1], t[2], t[3]))
@@ -89,14 +90,14 @@ RUN(roll, kv_roll(d, t))
 static const struct {
     const char *op;
     err_t (*run)(struct dev *d, const struct tensor *t, int32_t Y, int32_t X);
-} table[] = {ROW(linear),        ROW(linear_gelu),  ROW(linear_add),    ROW(linear_add_norm),
-             ROW(rms_norm),      ROW(layer_norm),   ROW(norm_modulate), ROW(l2_norm),
-             ROW(silu),          ROW(cast),         ROW(add),           ROW(gelu_mul),
-             ROW(embed),         ROW(attention),    ROW(attention_t5),  ROW(qkv_rope_cache),
-             ROW(rope_sink),     ROW(patchify),     ROW(unpatchify),    ROW(flow_to_x0),
-             ROW(renoise),       ROW(randn),        ROW(denorm),        ROW(conv3d),
-             ROW(upsample_conv), ROW(split_frames), ROW(split3),        ROW(to_rgb8),
-             ROW(ring),          ROW(roll)};
+} table[] = {ROW(linear),      ROW(linear_gelu),   ROW(linear_add),    ROW(linear_add_norm),
+             ROW(rms_norm),    ROW(layer_norm),    ROW(norm_modulate), ROW(l2_norm),
+             ROW(silu),        ROW(cast),          ROW(add),           ROW(gelu_mul),
+             ROW(embed),       ROW(attention),     ROW(attention_t5),  ROW(qkv_rope_cache),
+             ROW(rope_sink),   ROW(patchify),      ROW(unpatchify),    ROW(flow_to_x0),
+             ROW(renoise),     ROW(randn),         ROW(denorm),        ROW(conv3d),
+             ROW(conv3d_norm), ROW(upsample_conv), ROW(split_frames),  ROW(split3),
+             ROW(to_rgb8),     ROW(ring),          ROW(roll)};
 
 err_t calls_run(const struct call *k, struct dev *d, const struct tensor *t,
                 const struct conf *conf)
@@ -271,9 +272,11 @@ void calls_text(const struct call *k, char *out, size_t cap)
 {
     const char *const y = dtype_name(k->t[0].dtype), *const x = dtype_name(k->t[1].dtype);
     parts_shape(k->op, k->t, out, cap);
-    const bool has_residual = strcmp(k->op, "conv3d") == 0 && k->t[5].rank;
+    const bool has_residual = strncmp(k->op, "conv3d", 6) == 0 && k->t[5].rank;
+    const bool keeps = strcmp(k->op, "conv3d_norm") == 0 && k->t[7].rank;
     const bool has_gate = strncmp(k->op, "linear_add", 10) == 0 && k->t[4].rank;
     const size_t n = strlen(out);
-    snprintf(out + n, cap - n, " %s%s%s%s%s", x, strcmp(x, y) == 0 ? "" : " to ",
-             strcmp(x, y) == 0 ? "" : y, has_residual ? " residual" : "", has_gate ? " gated" : "");
+    snprintf(out + n, cap - n, " %s%s%s%s%s%s", x, strcmp(x, y) == 0 ? "" : " to ",
+             strcmp(x, y) == 0 ? "" : y, has_residual ? " residual" : "", keeps ? " kept" : "",
+             has_gate ? " gated" : "");
 }

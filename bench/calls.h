@@ -47,8 +47,8 @@ MUST_USE err_t calls_run(const struct call *k, struct dev *d, const struct tenso
                          const struct conf *conf);
 
 /* "4680x1536x8960 bf16 to f32 gated": parts_shape, the types of the second tensor and, if it is
- * another, the first, and whether there is a gate or a residual. Another kind of the same op and
- * stage has another text. */
+ * another, the first, and whether there is a gate, a residual or a plain output beside the normed
+ * one. Another kind of the same op and stage has another text. */
 void calls_text(const struct call *k, char *out, size_t cap);
 
 #endif

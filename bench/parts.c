@@ -69,7 +69,7 @@ double parts_flops(const char *op, const struct tensor *t)
     const double n = (double)tensor_count(t[0]);
     if (strncmp(op, "linear", 6) == 0) return 2 * n * t[1].shape[1];
     if (is(op, "attention") || is(op, "attention_t5")) return 4 * n * t[2].shape[0];
-    if (is(op, "conv3d")) /* w [O, kt, k, k, C] */
+    if (strncmp(op, "conv3d", 6) == 0) /* w [O, kt, k, k, C] */
         return 2 * n * t[3].shape[1] * t[3].shape[2] * t[3].shape[3] * t[3].shape[4];
     if (is(op, "upsample_conv")) return 2 * n * 9 * t[2].shape[4];
     return 0;
@@ -102,9 +102,9 @@ void parts_shape(const char *op, const struct tensor *t, char *out, size_t cap)
     for (int32_t i = 0; i < n && at < cap; i++)
         at += (size_t)snprintf(out + at, cap - at, "%s%d", i ? "x" : "", d[i]);
     if (at >= cap || n != 4) return;
-    const struct tensor *const w = is(op, "conv3d")          ? &t[3]
-                                   : is(op, "upsample_conv") ? &t[2]
-                                                             : NULL;
+    const struct tensor *const w = strncmp(op, "conv3d", 6) == 0 ? &t[3]
+                                   : is(op, "upsample_conv")     ? &t[2]
+                                                                 : NULL;
     if (w && w->shape[1] > 1)
         snprintf(out + at, cap - at, "x%d k%dx%d", w->shape[4], w->shape[1], w->shape[2]);
     else if (w) snprintf(out + at, cap - at, "x%d k%d", w->shape[4], w->shape[2]);

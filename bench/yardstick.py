@@ -226,6 +226,19 @@ class Library:
              ([picture(T, O)] if has_residual else []), whole),
         ]
 
+    def of_conv3d_norm(self, row):
+        *apart, (name, _, convolved, conv) = self.of_conv3d(row)
+        kind, (O,) = self.types[row.tensors[0][0]], row.shape(6)
+
+        def inputs():
+            return [self.draw("f32", O)] + convolved()
+
+        def whole(g, *t):
+            unit = self.F.normalize(conv(*t), dim=1, eps=1e-12)
+            return self.F.silu(unit * O ** 0.5 * g.to(kind).view(O, 1, 1, 1))
+
+        return apart + [(name + ", norm", True, inputs, whole)]
+
     def of_upsample_conv(self, row):
         F = self.F
         kind, (T, Y, X, C), O = row.tensors[1][0], row.shape(1), row.shape(2)[0]

@@ -61,9 +61,13 @@ static void test_kinds_of_the_others(void **state)
     find("text", "linear", "2x48x32 f32");
     find("text", "linear_add", "16x32x48 f32");
     find("vae", "denorm", "4x6x4 f32");
-    find("vae", "conv3d", "1x4x6x32x32 k3x3 f32");
-    find("vae", "conv3d", "1x4x6x32x32 k3x3 f32 residual");
-    const struct call *k = find("vae", "conv3d", "1x4x6x64x32 k3x1 f32"); /* doubles time */
+    find("vae", "conv3d", "1x4x6x32x32 k3x3 f32 residual"); /* no norm with SiLU follows */
+    const struct call *k = find("vae", "conv3d_norm", "1x4x6x32x32 k3x3 f32");
+    assert_true(k->flops == 2 * 24 * 32 * 27 * 32 &&
+                k->bytes == 4 * (4 * 24 * 32 + 27 * 32 * 32 + 2 * 32));
+    find("vae", "conv3d_norm", "1x4x6x32x32 k3x3 f32 residual kept");
+    find("vae", "conv3d_norm", "2x32x48x8x8 k3x3 f32 residual"); /* the head's */
+    k = find("vae", "conv3d", "1x4x6x64x32 k3x1 f32");           /* doubles time */
     assert_true(k->flops == 2 * 24 * 3 * 64 * 32);
     k = find("vae", "upsample_conv", "4x32x48x8x16 k3 f32");
     assert_true(k->flops == 2 * 4 * 32 * 48 * 9 * 8 * 16);

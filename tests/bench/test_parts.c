@@ -105,11 +105,15 @@ static void test_vae(void **state)
     watch(&s, rig_vae_run, &t);
     assert_int_equal(count(&s, "attention", "1x"), 1);
     for (int i = 1; i < 4; i++) assert_int_equal(count(&s, "upsample_conv", names[i]), 1);
-    assert_int_equal(count(&s, "conv3d", NULL),
-                     count(&s, "conv3d", "1x") + count(&s, "conv3d", "2x") +
-                         count(&s, "conv3d", "4x") + count(&s, "conv3d", "8x"));
+    for (int norms = 0; norms < 2; norms++) {
+        const char *const conv = norms ? "conv3d_norm" : "conv3d";
+        assert_int_equal(count(&s, conv, NULL), count(&s, conv, "1x") + count(&s, conv, "2x") +
+                                                    count(&s, conv, "4x") + count(&s, conv, "8x"));
+    }
     /* Three residual blocks and the head, each two frames at a time. */
-    assert_int_equal(count(&s, "conv3d", "8x"), 2 * (2 * 3 + 1));
+    assert_int_equal(count(&s, "conv3d_norm", "8x"), 2 * 2 * 3);
+    assert_int_equal(count(&s, "conv3d", "8x"), 2);
+    assert_int_equal(count(&s, "l2_norm", "8x"), 2); /* behind the upsampler */
     assert_int_equal(count(&s, NULL, "rgb"), 1);
     assert_int_equal(count(&s, NULL, "other"), 0);
     assert_true(fabs(s.flops / flops_vae(&c) - 1) < 1e-6);

@@ -323,7 +323,7 @@ def test_bench_ops(tmp):
     for x in beside:
         op, whole = x["name"].split(".")[1], [v for v in x["torch"].values() if v["is_whole"]]
         if op in ("linear", "linear_gelu", "linear_add", "linear_add_norm", "attention",
-                  "attention_t5", "conv3d", "upsample_conv"):
+                  "attention_t5", "conv3d", "conv3d_norm", "upsample_conv"):
             check(any(v.get("median_us", 0) > 0 for v in whole), x)
         check(op.startswith("attention") or not [v for v in x["torch"].values() if "absent" in v], x)
     r = yardstick(path, out, "--device", "cpu", "--seconds", "0")
