@@ -303,9 +303,12 @@ PTX_FN void store(const struct cuda_conv *a, const struct conv_tile *t, int grou
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     const float *s = &acc[m0 + i][4 * (c / 8 + j) + 2 * h];
-                    const float2 r = __half22float2(*(const __half2 *)&more[j]);
-                    const __half2 sum = __floats2half2_rn(s[0] + b[j].x + r.x, s[1] + b[j].y + r.y);
-                    v[i][h][j] = *(const uint32_t *)&sum;
+                    float2 sum = make_float2(s[0] + b[j].x, s[1] + b[j].y);
+                    if (adds) {
+                        const float2 r = __half22float2(*(const __half2 *)&more[j]);
+                        sum = make_float2(sum.x + r.x, sum.y + r.y);
+                    }
+                    v[i][h][j] = two((const __half *)NULL, sum.x, sum.y);
                 }
             }
 #pragma unroll
