@@ -12,7 +12,7 @@
 
 #include "kernels/ops.h"
 
-enum { GUARD = 64, ARGS_MAX = 16, BLOCKS_MAX = 4096 };
+enum { GUARD = 64, ARGS_MAX = 16, BLOCKS_MAX = 16384 };
 
 const char *check_device(void)
 {
