@@ -20,7 +20,7 @@ beside_longlive() {
     echo "exit $?" >>"$out/full_size.log"
 }
 full_size_ops() { # full_size_ops TYPE
-    CHECK_TYPE=$1 timeout -k 5 240 bin/tests/kernels/test_full_size >"$out/test_full_size.$1.log" 2>&1
+    CHECK_TYPE=$1 timeout -k 5 300 bin/tests/kernels/test_full_size >"$out/test_full_size.$1.log" 2>&1
     echo "exit $?" >>"$out/test_full_size.$1.log"
 }
 ops() { # ops PART of test-gpu: its lines, which say FAILED themselves unless it is stopped
