@@ -2,8 +2,8 @@
 """profile.py CONF OUT: where the kernels of a DiT pass and of a VAE latent stand, by Nsight Compute.
 
 One layer's kernels, and a latent's convolutions, each run again for every set of counters with the
-clocks as they are (which at that pace are higher than in a pass). Of kernels of one name and grid the
-mean: microseconds, multiprocessor clock, and in per cent of their peaks the busiest pipeline (in a
+clocks as they are (which at that pace are higher than in a pass). Of kernels of one name, one grid and
+about the same time the mean: microseconds, multiprocessor clock, and in per cent of their peaks the busiest pipeline (in a
 product the tensor cores), L2 and DRAM; instructions issued a cycle of four; what warps wait for most,
 and its share of their waiting. OUT/profile.STAGE.log has all that was said."""
 import os
@@ -15,10 +15,12 @@ import sys
 
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "WarpStateStats")
 # Of the kernels of those names: how many come before a layer, or a latent, in the midst of the
-# bench's runs, and how many to look at. Before them are a prompt's keys and values, 60 products.
-STAGES = {"dit": ("nvjet|k_attn|k_gate_add_norm|k_norm_held|k_qkv", 400, 13),
+# bench's runs, and how many to look at. Before the DiT's are a prompt's keys and values, 60 products,
+# and 16 passes of 393: from the 16th on the window is full.
+STAGES = {"dit": ("nvjet|k_attn|k_gate_add_norm|k_norm_held|k_qkv", 6500, 13),
           "vae": ("k_conv", 80, 40)}
 SECONDS_MAX = 90
+ALIKE = 1.25  # in time
 VALUES = {"us": "Duration", "GHz": "SM Frequency", "pipe %": "Compute (SM) Throughput",
           "L2 %": "L2 Cache Throughput", "DRAM %": "DRAM Throughput",
           "ipc": "Executed Ipc Active"}
@@ -65,14 +67,26 @@ def measures(text):
                     if waits else "")
 
 
+def groups(kernels):
+    """[[(name and grid, values, waits), ...], ...] of those that are alike."""
+    found = []
+    for kernel in kernels:
+        for group in found:
+            name, values, _ = group[0]
+            if name == kernel[0] and 1 / ALIKE < kernel[1]["us"] / values["us"] < ALIKE:
+                group.append(kernel)
+                break
+        else:
+            found.append([kernel])
+    return found
+
+
 def table(kernels):
-    alike = {}
-    for name, values, waits in kernels:
-        alike.setdefault(name, []).append((values, waits))
     print(" | ".join(["kernel", "n"] + list(VALUES) + ["waits"]))
-    for name, all_of_it in alike.items():
-        means = ["%.4g" % statistics.mean(v[h] for v, _ in all_of_it) for h in VALUES]
-        print(" | ".join([name, str(len(all_of_it))] + means + [all_of_it[0][1]]))
+    for group in groups(kernels):
+        name, _, waits = group[0]
+        means = ["%.4g" % statistics.mean(values[h] for _, values, _ in group) for h in VALUES]
+        print(" | ".join([name, str(len(group))] + means + [waits]))
 
 
 def main():
