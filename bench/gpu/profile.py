@@ -2,10 +2,11 @@
 """profile.py CONF OUT: where the kernels of a DiT pass and of a VAE latent stand, by Nsight Compute.
 
 One layer's kernels, and a latent's convolutions, each run again for every set of counters with the
-clocks as they are (which at that pace are higher than in a pass). Of kernels of one name, one grid and
-about the same time the mean: microseconds, multiprocessor clock, and in per cent of their peaks the busiest pipeline (in a
-product the tensor cores), L2 and DRAM; instructions issued a cycle of four; what warps wait for most,
-and its share of their waiting. OUT/profile.STAGE.log has all that was said."""
+clocks as they are (which at that pace are higher than in a pass). Of kernels of one name, one grid
+and about the same time the mean: microseconds, multiprocessor clock, and in per cent of their peaks
+the busiest pipeline (in a product the tensor cores), L2 and DRAM; instructions issued a cycle of
+four; what warps wait for most, and its share of their waiting. OUT/profile.STAGE.log has all that was
+said."""
 import os
 import re
 import shutil
@@ -16,11 +17,11 @@ import sys
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "WarpStateStats")
 # Of the kernels of those names: how many come before a layer, or a latent, in the midst of the
 # bench's runs, and how many to look at. Before the DiT's are a prompt's keys and values, 60 products,
-# and 16 passes of 393: from the 16th on the window is full.
+# and 16 passes of at most 393 each: with the 16th the window is full.
 STAGES = {"dit": ("nvjet|k_attn|k_gate_add_norm|k_norm_held|k_qkv", 6500, 13),
           "vae": ("k_conv", 80, 40)}
 SECONDS_MAX = 90
-ALIKE = 1.25  # in time
+ALIKE = 1.25  # kernels' times: less apart than that
 VALUES = {"us": "Duration", "GHz": "SM Frequency", "pipe %": "Compute (SM) Throughput",
           "L2 %": "L2 Cache Throughput", "DRAM %": "DRAM Throughput",
           "ipc": "Executed Ipc Active"}

@@ -329,7 +329,7 @@ static struct tensor late_input(const struct vae *v, const struct conv *c, int32
     return tensor_rows(history_of(v, c->history, v->r + 1), 2 - late, late);
 }
 
-/* n may be x. */
+/* A convolution's input from x, where it will be read; n, of its early frames, may be x. */
 static err_t norm(struct vae *v, const struct conv *c, struct tensor n, struct tensor x)
 {
     err_t e = OK;
