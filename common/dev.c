@@ -68,6 +68,7 @@ err_t dev_open(struct dev **out, const char *name, int32_t n_threads)
     d->ops = backend[kind];
     d->kind = kind;
     d->index = index;
+    snprintf(d->name, sizeof d->name, "%s", name);
     d->n_threads = n_threads;
     d->fail_at = -1;
     if (kind != DEV_CPU) dev_took(d, "driver", began_ns);
@@ -118,6 +119,11 @@ void dev_took_text(const struct dev *d, char *text, size_t bytes)
 enum dev_kind dev_kind(const struct dev *d)
 {
     return d->kind;
+}
+
+const char *dev_name(const struct dev *d)
+{
+    return d->name;
 }
 
 int32_t dev_threads(const struct dev *d)
@@ -202,6 +208,17 @@ err_t dev_zero(struct dev *d, void *dst, size_t bytes)
 err_t dev_sync(struct dev *d)
 {
     return d->ops->sync(d);
+}
+
+err_t dev_order(struct dev *after, struct dev *before)
+{
+    MUST(after->kind == before->kind);
+    return after->ops->order && after != before ? after->ops->order(after, before) : OK;
+}
+
+err_t dev_enter(struct dev *d)
+{
+    return d->ops->enter ? d->ops->enter(d) : OK;
 }
 
 err_t dev_pin(struct dev *d, void *host, size_t bytes)

@@ -50,6 +50,7 @@ void dev_took(struct dev *d, const char *name, int64_t began_ns);
 void dev_took_text(const struct dev *d, char *text, size_t bytes);
 
 enum dev_kind dev_kind(const struct dev *d);
+const char *dev_name(const struct dev *d); /* as it was opened */
 int32_t dev_threads(const struct dev *d);
 
 /* At least 64-byte aligned, zeroed. bytes > 0. */
@@ -70,6 +71,13 @@ MUST_USE err_t dev_download(struct dev *d, void *host_dst, const void *src, size
 MUST_USE err_t dev_copy(struct dev *d, void *dst, const void *src, size_t bytes); /* no overlap */
 MUST_USE err_t dev_zero(struct dev *d, void *dst, size_t bytes);
 MUST_USE err_t dev_sync(struct dev *d);
+
+/* What is queued on `after` from now on begins when what was queued on `before` up to now is done;
+ * the host does not wait. Devices of one kind and of this process, with whose end such a wait ends,
+ * too; one GPU that was opened twice is two. */
+MUST_USE err_t dev_order(struct dev *after, struct dev *before);
+/* For the front of ops: this thread's next calls into a GPU's libraries are about this device. */
+MUST_USE err_t dev_enter(struct dev *d);
 
 /* Mapped host memory, made fast to copy from and to; a CPU needs nothing. Refused for memory that
  * cannot be pinned, as a file on some disks is: then copies are slower, that is all. */

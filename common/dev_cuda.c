@@ -4,8 +4,8 @@
  * block of the driver's and a smaller one might be carved from it. Its last 16 bytes hold a random
  * nonce: who opens a handle reads them back, so that a handle of memory that has gone, or of
  * another GPU, is found out before anything is computed. GPUs are named by UUID, since an ordinal
- * means something else in a process that sees other devices. Nothing ever waits on the GPU for a
- * peer: such a wait cannot be cancelled when the peer dies.
+ * means something else in a process that sees other devices. Nothing on the
+ * GPU ever waits for another process: such a wait cannot be cancelled when that one dies.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -24,6 +24,7 @@ enum { NONCE_BYTES = 16, SHARES_MAX = 64, RETRIES = 50, RETRY_MS = 100 };
 /* Memory of a killed process comes back a little after its end: allocation waits for it. */
 struct gpu {
     cudaStream_t stream;
+    cudaEvent_t event; /* gpu_order: what was queued here up to now */
     cudaUUID_t uuid;
     char name[100];
 };
@@ -110,10 +111,17 @@ out:
     return e;
 }
 
+static err_t gpu_enter(struct dev *d)
+{
+    const cudaError_t ce = cudaSetDevice(d->index);
+    return ce == cudaSuccess ? OK : cuda_failed(ce, "CUDA device");
+}
+
 static void gpu_close(struct dev *d)
 {
     struct gpu *g = gpu_of(d);
     if (!g) return;
+    if (g->event) cudaEventDestroy(g->event);
     if (g->stream) cudaStreamDestroy(g->stream);
     free(g);
     d->self = NULL;
@@ -127,7 +135,7 @@ static err_t gpu_open(struct dev *d)
     if (!g) return FAIL(ERR_NOMEM, "cuda:%d", d->index);
     d->self = g;
     int64_t began_ns = now_ns();
-    CALL(cudaSetDevice(d->index), "CUDA device");
+    TRY(gpu_enter(d));
     dev_took(d, "context", began_ns);
     began_ns = now_ns();
     CALL(cudaGetDeviceProperties(&prop, d->index), "CUDA device");
@@ -137,6 +145,7 @@ static err_t gpu_open(struct dev *d)
     began_ns = now_ns();
     CALL(cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking), "CUDA stream");
     dev_took(d, "stream", began_ns);
+    CALL(cudaEventCreateWithFlags(&g->event, cudaEventDisableTiming), "CUDA event");
 out:
     if (e != OK) gpu_close(d);
     return e;
@@ -147,7 +156,7 @@ static err_t gpu_info(struct dev *d, struct dev_info *out)
     err_t e = OK;
     int driver = 0;
     size_t free_bytes = 0, all_bytes = 0;
-    CALL(cudaSetDevice(d->index), "CUDA device");
+    TRY(gpu_enter(d));
     CALL(cudaDriverGetVersion(&driver), "CUDA driver");
     CALL(cudaMemGetInfo(&free_bytes, &all_bytes), "CUDA memory");
     snprintf(out->text, sizeof out->text, "%s, driver for CUDA %d.%d", gpu_of(d)->name,
@@ -166,7 +175,7 @@ static err_t gpu_malloc(struct dev *d, size_t bytes, void **out)
     const int64_t began_ns = now_ns();
     const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000L};
     cudaError_t ce = cudaErrorMemoryAllocation;
-    CALL(cudaSetDevice(d->index), "CUDA device");
+    TRY(gpu_enter(d));
     for (int i = 0; i < RETRIES && ce == cudaErrorMemoryAllocation; i++) {
         if (i > 0) nanosleep(&pause, NULL);
         ce = cudaMalloc(&p, bytes);
@@ -260,6 +269,16 @@ static err_t gpu_sync(struct dev *d)
     return ce == cudaSuccess ? OK : cuda_failed(ce, "the GPU's work");
 }
 
+static err_t gpu_order(struct dev *after, struct dev *before)
+{
+    err_t e = OK;
+    const cudaEvent_t event = gpu_of(before)->event;
+    CALL(cudaEventRecord(event, gpu_of(before)->stream), "order");
+    CALL(cudaStreamWaitEvent(gpu_of(after)->stream, event, 0), "order");
+out:
+    return e;
+}
+
 static err_t gpu_pin(struct dev *d, void *host, size_t bytes)
 {
     (void)d;
@@ -282,6 +301,7 @@ static err_t gpu_record(struct dev *d, struct dev_graph **out, err_t (*work)(voi
     struct dev_graph *g = calloc(1, sizeof *g);
     if (!g) return FAIL(ERR_NOMEM, "graph");
     int64_t began_ns = now_ns();
+    TRY(gpu_enter(d));
     CALL(cudaStreamBeginCapture(gpu_of(d)->stream, cudaStreamCaptureModeRelaxed), "capture");
     e = work(self);
     const cudaError_t ce = cudaStreamEndCapture(gpu_of(d)->stream, &graph);
@@ -308,8 +328,11 @@ out:
 
 static err_t gpu_replay(struct dev *d, struct dev_graph *g)
 {
-    const cudaError_t ce = cudaGraphLaunch(g->exec, gpu_of(d)->stream);
-    return ce == cudaSuccess ? OK : cuda_failed(ce, "graph");
+    err_t e = OK;
+    TRY(gpu_enter(d));
+    CALL(cudaGraphLaunch(g->exec, gpu_of(d)->stream), "graph");
+out:
+    return e;
 }
 
 static void gpu_graph_close(struct dev *d, struct dev_graph *g)
@@ -339,6 +362,7 @@ static err_t gpu_marks_open(struct dev *d, struct dev_marks **out, int32_t n)
     struct dev_marks *m = calloc(1, sizeof *m + (size_t)n * sizeof *m->event);
     if (!m) return FAIL(ERR_NOMEM, "marks");
     m->n = n;
+    TRY(gpu_enter(d));
     for (int32_t i = 0; i < n; i++) CALL(cudaEventCreate(&m->event[i]), "marks");
     *out = m;
     m = NULL;
@@ -442,8 +466,7 @@ static err_t gpu_share_map(struct dev *d, const struct dev_share *s, void **out)
     void *base = NULL;
     int64_t began_ns = now_ns();
     memcpy(&handle, s->handle, sizeof handle);
-    CALL(cudaSetDevice(d->index),
-         "CUDA device"); /* the opener's own, or a second context is made */
+    TRY(gpu_enter(d)); /* the opener's own, or a second context is made */
     const cudaError_t ce = cudaIpcOpenMemHandle(&base, handle, cudaIpcMemLazyEnablePeerAccess);
     if (ce == cudaErrorInvalidResourceHandle || ce == cudaErrorMapBufferObjectFailed) {
         (void)cudaGetLastError();
@@ -515,6 +538,8 @@ const struct dev_ops dev_ops_cuda = {
     .copy = gpu_copy,
     .zero = gpu_zero,
     .sync = gpu_sync,
+    .order = gpu_order,
+    .enter = gpu_enter,
     .pin = gpu_pin,
     .unpin = gpu_unpin,
     .record = gpu_record,

@@ -22,6 +22,8 @@ struct dev_ops {
     err_t (*copy)(struct dev *d, void *dst, const void *src, size_t bytes);
     err_t (*zero)(struct dev *d, void *dst, size_t bytes);
     err_t (*sync)(struct dev *d);
+    err_t (*order)(struct dev *after, struct dev *before); /* may be NULL: always in order */
+    err_t (*enter)(struct dev *d);                         /* may be NULL */
     err_t (*pin)(struct dev *d, void *host, size_t bytes); /* may be NULL */
     void (*unpin)(struct dev *d, void *host);
     err_t (*record)(struct dev *d, struct dev_graph **out, err_t (*work)(void *), void *self);
@@ -47,6 +49,7 @@ struct dev {
     void *self; /* the backend's own */
     enum dev_kind kind;
     int32_t index; /* the N of cuda:N */
+    char name[8];
     int32_t n_threads;
     int32_t fail_at; /* allocations until one fails; negative: none */
     bool is_sealed;

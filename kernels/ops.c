@@ -201,6 +201,7 @@ static err_t check_all(struct dev *d, struct sig *g, const char *spec, const str
         spec += n + (spec[n] == ' ');
     }
     MUST(*spec == '\0');
+    TRY(dev_enter(d));
     n_ops++;
     if (watcher) watcher(watcher_self, g->op, t, n_tensors);
 out:

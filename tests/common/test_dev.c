@@ -4,7 +4,7 @@
 #include <time.h>
 
 #include "common/clock.h"
-#include "common/dev.h"
+#include "common/dev_impl.h"
 #include "tests/check.h"
 
 static int setup(void **state)
@@ -62,6 +62,7 @@ static void test_threads(void **state)
     assert_ok(dev_open(&d, "cpu", 256));
     assert_int_equal(dev_threads(d), 256);
     assert_int_equal(dev_kind(d), DEV_CPU);
+    assert_string_equal(dev_name(d), "cpu");
     dev_close(&d);
     assert_null(d);
     dev_close(&d);
@@ -163,6 +164,29 @@ static void test_moves(void **state)
     dev_free(d, &b);
 }
 
+/* A CPU's work is done when its call returns: it is in order with that of any other. */
+static void test_order(void **state)
+{
+    struct dev *d = *state, *other = NULL;
+    void *a = NULL, *b = NULL;
+    int32_t value = 7, got = 0;
+    assert_ok(dev_open(&other, "cpu", 1));
+    assert_ok(dev_alloc(d, sizeof value, &a));
+    assert_ok(dev_alloc(other, sizeof value, &b));
+    assert_ok(dev_order(d, other));
+    assert_ok(dev_upload(d, a, &value, sizeof value));
+    assert_ok(dev_order(other, d));
+    assert_ok(dev_copy(other, b, a, sizeof value));
+    assert_ok(dev_download(other, &got, b, sizeof got));
+    assert_ok(dev_sync(other));
+    assert_int_equal(got, 7);
+    assert_ok(dev_order(d, d));
+    assert_ok(dev_enter(d));
+    dev_free(d, &a);
+    dev_free(other, &b);
+    dev_close(&other);
+}
+
 /* --- broken promises ----------------------------------------------------------------------------
  */
 
@@ -195,6 +219,24 @@ static void free_of_a_stranger(void)
     if (dev_open(&d, "cpu", 1) == OK) dev_free(d, &p);
 }
 
+/* A GPU by name alone: nothing is called before the kinds are compared. */
+static void order_of_two_kinds(bool is_after)
+{
+    struct dev *d = NULL, gpu = {.kind = DEV_CUDA};
+    if (dev_open(&d, "cpu", 1) != OK) return;
+    if (dev_order(is_after ? &gpu : d, is_after ? d : &gpu) != OK) return;
+}
+
+static void order_gpu_after_cpu(void)
+{
+    order_of_two_kinds(true);
+}
+
+static void order_cpu_after_gpu(void)
+{
+    order_of_two_kinds(false);
+}
+
 /* Times that do not fall, from the first mark on, and what lies between is in them. */
 static void test_marks(void **state)
 {
@@ -223,6 +265,8 @@ static void test_broken_promises_abort(void **state)
     check_aborts(copy_over_itself);
     check_aborts(alloc_nothing);
     check_aborts(free_of_a_stranger);
+    check_aborts(order_gpu_after_cpu);
+    check_aborts(order_cpu_after_gpu);
 }
 
 #define DEV_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -262,6 +306,7 @@ int main(void)
         DEV_TEST(test_marks),
         DEV_TEST(test_seal),
         DEV_TEST(test_moves),
+        DEV_TEST(test_order),
         DEV_TEST(test_broken_promises_abort),
         DEV_TEST(test_what_a_start_took),
     };

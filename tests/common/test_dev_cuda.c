@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/dev.h"
 #include "tests/check.h"
 
@@ -100,6 +101,93 @@ static void test_recorded_work(void **state)
     dev_free(d, &c.to);
 }
 
+/* --- order ------------------------------------------------------------------------------------ */
+
+enum { LONG_BYTES = 32 << 20, CHAIN_MS = 20, CHAIN_MAX = 2000 };
+
+/* Two ends of a long copy, and an int each of: what the chain begins with, what it ends with, what
+ * the other device takes. */
+struct chain {
+    void *a, *b;
+    int32_t *from, *mid, *to;
+};
+
+static void chain_open(struct chain *c, struct dev *other)
+{
+    void *p[3] = {0};
+    assert_ok(dev_alloc(d, LONG_BYTES, &c->a));
+    assert_ok(dev_alloc(d, LONG_BYTES, &c->b));
+    assert_ok(dev_alloc(d, 4, &p[0]));
+    assert_ok(dev_alloc(d, 4, &p[1]));
+    assert_ok(dev_alloc(other, 4, &p[2]));
+    c->from = p[0], c->mid = p[1], c->to = p[2];
+}
+
+static void chain_close(struct chain *c, struct dev *other)
+{
+    void *p[3] = {c->from, c->mid, c->to};
+    dev_free(d, &c->a);
+    dev_free(d, &c->b);
+    dev_free(d, &p[0]);
+    dev_free(d, &p[1]);
+    dev_free(other, &p[2]);
+}
+
+/* So many long copies take CHAIN_MS on this device. */
+static int32_t chain_length(const struct chain *c)
+{
+    assert_ok(dev_copy(d, c->b, c->a, LONG_BYTES));
+    assert_ok(dev_sync(d));
+    const int64_t began_ns = now_ns();
+    assert_ok(dev_copy(d, c->b, c->a, LONG_BYTES));
+    assert_ok(dev_sync(d));
+    const int64_t n = CHAIN_MS * NS_PER_MS / (now_ns() - began_ns + 1) + 1;
+    return (int32_t)(n < CHAIN_MAX ? n : CHAIN_MAX);
+}
+
+/* The chain is queued and not waited for; what is then queued on the other device sees its end. */
+static void check_order(struct dev *other)
+{
+    struct chain c = {0};
+    chain_open(&c, other);
+    const int32_t n = chain_length(&c);
+    for (int32_t i = 1; i < 4; i++) {
+        int32_t got = -1;
+        assert_ok(dev_upload(d, c.from, &i, sizeof i));
+        assert_ok(dev_sync(d));
+        for (int32_t k = 0; k < n; k++)
+            assert_ok(dev_copy(d, k % 2 ? c.a : c.b, k % 2 ? c.b : c.a, LONG_BYTES));
+        assert_ok(dev_copy(d, c.mid, c.from, sizeof i));
+        assert_ok(dev_order(other, d));
+        assert_ok(dev_copy(other, c.to, c.mid, sizeof i));
+        assert_ok(dev_download(other, &got, c.to, sizeof got));
+        assert_ok(dev_sync(other));
+        assert_int_equal(got, i);
+        assert_ok(dev_order(d, other)); /* and back, as a pass on either does */
+    }
+    assert_ok(dev_order(d, d));
+    assert_ok(dev_sync(d));
+    chain_close(&c, other);
+}
+
+static void test_order(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"cuda:0", "cuda:1"};
+    if (!d) skip();
+    assert_string_equal(dev_name(d), "cuda:0");
+    for (size_t i = 0; i < COUNT(names); i++) {
+        struct dev *other = NULL;
+        if (dev_check(names[i]) != OK) continue;
+        assert_ok(dev_open(&other, names[i], 1));
+        assert_string_equal(dev_name(other), names[i]);
+        assert_ok(dev_order(other, d)); /* of nothing */
+        check_order(other);
+        assert_ok(dev_enter(d));
+        dev_close(&other);
+    }
+}
+
 /* Another process, by exec: maps what it is told, writes, ends without a word of goodbye. */
 static int map_and_write(void)
 {
@@ -177,7 +265,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         GPU_TEST(test_no_gpu_is_said),    GPU_TEST(test_memory),
         GPU_TEST(test_recorded_work),     GPU_TEST(test_share),
-        GPU_TEST(test_pin_shared_memory),
+        GPU_TEST(test_pin_shared_memory), GPU_TEST(test_order),
     };
     return cmocka_run_group_tests_name("dev_cuda", tests, NULL, NULL);
 }

@@ -11,5 +11,8 @@
 cudaError_t fake_cuda_enter(const char *call);
 /* So many more things, or less, that are made and not unmade. */
 void fake_cuda_made(int32_t n);
+/* The current device; the one that was current when the stream was made. */
+int fake_cuda_device(void);
+int fake_cuda_device_of(cudaStream_t stream);
 
 #endif

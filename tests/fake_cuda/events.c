@@ -9,16 +9,28 @@
 
 struct CUevent_st {
     int64_t at_ns; /* 0: never recorded */
+    int device;
 };
 
-cudaError_t cudaEventCreate(cudaEvent_t *event)
+static cudaError_t create(cudaEvent_t *event, cudaError_t ce)
 {
-    const cudaError_t ce = fake_cuda_enter(__func__);
     if (ce != cudaSuccess) return ce;
     *event = calloc(1, sizeof **event);
     MUST(*event);
+    (*event)->device = fake_cuda_device();
     fake_cuda_made(1);
     return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return create(event, fake_cuda_enter(__func__));
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    (void)flags;
+    return create(event, fake_cuda_enter(__func__));
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
@@ -33,7 +45,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     const cudaError_t ce = fake_cuda_enter(__func__);
     MUST(stream);
-    if (ce == cudaSuccess) event->at_ns = now_ns();
+    if (ce != cudaSuccess) return ce;
+    if (event->device != fake_cuda_device_of(stream)) return cudaErrorInvalidResourceHandle;
+    event->at_ns = now_ns();
+    return ce;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    const cudaError_t ce = fake_cuda_enter(__func__);
+    (void)flags;
+    MUST(stream && event->at_ns);
     return ce;
 }
 

@@ -4,7 +4,7 @@
  * measured on real ones holds here: a handle of a dead process opens no more, a mapping of its
  * memory stays; a child of fork can use nothing; an allocation is not zeroed; a fault of the device
  * is every later call's answer. Work runs when it is queued. A pointer that is not of a device
- * where one must be is refused.
+ * where one must be is refused, and so is an event that is not of its stream's.
  *
  * What the machine is like is a text of words "key=value", from the environment variable FAKE_CUDA
  * or from fake_cuda:

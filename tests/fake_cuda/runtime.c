@@ -65,6 +65,7 @@ struct CUgraphExec_st {
 
 struct CUstream_st {
     cudaGraph_t capture; /* NULL: work runs at once */
+    int device;
 };
 
 struct handle {
@@ -162,6 +163,16 @@ cudaError_t fake_cuda_enter(const char *call)
 void fake_cuda_made(int32_t n)
 {
     fake.n_live += n;
+}
+
+int fake_cuda_device(void)
+{
+    return fake.device;
+}
+
+int fake_cuda_device_of(cudaStream_t stream)
+{
+    return stream->device;
 }
 
 #define ENTER(enter_)                                                                              \
@@ -436,6 +447,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     (void)flags;
     *stream = calloc(1, sizeof **stream);
     MUST(*stream);
+    (*stream)->device = fake.device;
     fake.n_live++;
     return cudaSuccess;
 }

@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/dev.h"
 #include "tests/check.h"
+#include "tests/fake_cuda/calls.h"
 #include "tests/fake_cuda/fake.h"
 
 enum { BYTES = 5000, SCENARIO_CALLS_MAX = 100 };
@@ -102,6 +103,7 @@ static err_t everything(struct dev *d, void **p, void *host)
     err_t e = OK;
     struct dev_graph *g = NULL;
     struct dev_marks *m = NULL;
+    struct dev *other = NULL;
     int64_t ns[2];
     struct dev_share s = {0};
     TRY(dev_pin(d, host, BYTES));
@@ -118,9 +120,14 @@ static err_t everything(struct dev *d, void **p, void *host)
     TRY(dev_sync(d));
     TRY(dev_marks_read(d, m, 2, ns));
     MUST(ns[0] == 0 && ns[1] >= 0);
+    TRY(dev_open(&other, "cuda:0", 1));
+    TRY(dev_order(other, d));
+    TRY(dev_copy(other, p[2], p[1], BYTES));
+    TRY(dev_order(d, other));
     TRY(dev_share_make(d, "shared", BYTES, &s));
     TRY(dev_share_check(d, &s));
 out:
+    dev_close(&other);
     if (s.n_bytes) dev_share_drop(d, &s);
     dev_graph_close(d, &g);
     dev_marks_close(d, &m);
@@ -200,6 +207,66 @@ static void test_any_call_fails(void **state)
     (void)state;
     void *p[3] = {0};
     fail_each(everything, p);
+}
+
+/* One call on the device that is waited for, then one on the one that waits; none for itself. */
+static void test_an_order_is_two_calls(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {"cudaEventRecord", "cudaStreamWaitEvent"};
+    struct dev *a = NULL, *b = NULL;
+    fake_cuda("gpus=2");
+    assert_ok(dev_open(&a, "cuda:0", 1));
+    assert_ok(dev_open(&b, "cuda:1", 1));
+    for (int i = 0; i < 2; i++) {
+        char machine[64];
+        snprintf(machine, sizeof machine, "gpus=2 fail=%d error=801", 1 + i);
+        fake_cuda(machine);
+        want(dev_order(b, a), ERR_DEVICE, "order: ");
+        assert_string_equal(fake_cuda_failed(), calls[i]);
+    }
+    fake_cuda("gpus=2 fail=3 error=801");
+    assert_ok(dev_order(b, a));
+    fake_cuda("gpus=2 fail=1 error=801");
+    assert_ok(dev_order(a, a));
+    assert_null(fake_cuda_failed());
+    fake_cuda("gpus=2");
+    dev_close(&a);
+    dev_close(&b);
+}
+
+/* A process on two devices: whatever was called last, what is made for one is of that one. */
+static void test_calls_are_about_their_own_device(void **state)
+{
+    (void)state;
+    struct dev *a = NULL, *b = NULL;
+    struct dev_graph *g = NULL;
+    struct dev_marks *m = NULL;
+    struct dev_info info;
+    void *p[3] = {0};
+    int64_t ns[1];
+    fake_cuda("gpus=2");
+    assert_ok(dev_open(&a, "cuda:0", 1));
+    assert_ok(dev_open(&b, "cuda:1", 1));
+    p[0] = a;
+#define ON_A(call) (assert_ok(dev_enter(b)), assert_ok(call), fake_cuda_device())
+    assert_int_equal(fake_cuda_device(), 1);
+    assert_int_equal(ON_A(dev_enter(a)), 0);
+    assert_int_equal(ON_A(dev_alloc(a, BYTES, &p[1])), 0);
+    assert_int_equal(ON_A(dev_alloc(a, BYTES, &p[2])), 0);
+    assert_int_equal(ON_A(dev_info(a, &info)), 0);
+    assert_int_equal(ON_A(dev_record(a, &g, copy_once, p)), 0);
+    assert_int_equal(ON_A(dev_replay(a, g)), 0);
+    assert_int_equal(ON_A(dev_marks_open(a, &m, 1)), 0);
+#undef ON_A
+    assert_ok(dev_mark(a, m, 0));
+    assert_ok(dev_marks_read(a, m, 1, ns));
+    dev_marks_close(a, &m);
+    dev_graph_close(a, &g);
+    dev_free(a, &p[1]);
+    dev_free(a, &p[2]);
+    dev_close(&a);
+    dev_close(&b);
 }
 
 static void test_a_fault_of_the_device_stays(void **state)
@@ -480,6 +547,8 @@ int main(int argc, char **argv)
         FAKE_TEST(test_memory_of_a_dead_process_comes_late),
         FAKE_TEST(test_memory_that_never_comes),
         FAKE_TEST(test_any_call_fails),
+        FAKE_TEST(test_an_order_is_two_calls),
+        FAKE_TEST(test_calls_are_about_their_own_device),
         FAKE_TEST(test_a_fault_of_the_device_stays),
         FAKE_TEST(test_work_that_cannot_be_recorded),
         FAKE_TEST(test_without_graphs),
