@@ -250,6 +250,7 @@ $(B)/libbench.a: $(BENCH_LIB:%.c=$(B)/%.o)
 ALL_LIBS := $(B)/libbench.a $(B)/libmodels.a $(B)/libstage.a $(B)/libkernels.a $(B)/libipc.a $(B)/libcommon.a
 $(B)/tests/sim/test_sim: $(SIM)
 $(B)/tests/procs/test_choices: ALLOC_COUNT += $(foreach f,ops_choices ops_choices_bytes stage_region,-Wl,--wrap=$(f))
+$(B)/tests/procs/dit/test_ahead: ALLOC_COUNT += $(foreach f,keeper_region keeper_seal region_unmap,-Wl,--wrap=$(f))
 $(B)/tests/%: $(B)/tests/%.o $(B)/tests/check.o $(GPU_DEV) $(GPU_KERNELS) $(ALL_LIBS)
 	$(call link,$(ALLOC_COUNT) -lcmocka $(LIBS_TEXT) $(LIBS_KERNELS) $(LIBS_SOCK) $(LIBS_IPC) $(LIBS_COMMON))
 # Products on a GPU by a fake cuBLASLt, which is in the test: what is opened by name is the program.

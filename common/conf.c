@@ -107,6 +107,8 @@ static const struct field fields[] = {
     TEXT(place, text, 1, TEXT_MAX, "cpu", "device of the text encoder: cpu or cuda:N"),
     TEXT(place, dit, 1, TEXT_MAX, "cpu", "device of the DiT: cpu or cuda:N"),
     TEXT(place, vae, 1, TEXT_MAX, "cpu", "device of the VAE: cpu or cuda:N"),
+    TEXT(place, clean, 0, TEXT_MAX, "",
+         "device of the DiT's clean passes, beside the next block; empty: that of the DiT"),
 
     I32(cpu, threads, 1, 256, "2", "threads of one process on the CPU"),
     BOOL(gpu, graphs, "true", "passes are recorded as CUDA graphs; false: op by op, each time"),

@@ -86,6 +86,7 @@ struct conf {
     } cache;
     struct {
         char text[CONF_TEXT_MAX], dit[CONF_TEXT_MAX], vae[CONF_TEXT_MAX]; /* device names */
+        char clean[CONF_TEXT_MAX]; /* of clean passes; "" none: they are made where the DiT is */
     } place;
     struct {
         int32_t threads;
@@ -152,6 +153,12 @@ static inline bool conf_overlaps(const struct conf *c)
 {
     const bool same = strcmp(c->place.dit, c->place.vae) == 0 && strcmp(c->place.dit, "cpu") != 0;
     return c->dit.overlap == OVERLAP_TRUE || (c->dit.overlap == OVERLAP_AUTO && !same);
+}
+/* The VAE leaves the clean pass of a block the device that both are on, and decodes the block after
+ * it: the DiT's next step follows that pass layer by layer. */
+static inline bool conf_cleans_first(const struct conf *c)
+{
+    return c->place.clean[0] && strcmp(c->place.clean, c->place.vae) == 0 && conf_overlaps(c);
 }
 static inline int32_t conf_width_px(const struct conf *c)
 {

@@ -104,6 +104,12 @@ static err_t check_texts(const struct conf *c)
     TRY(check_place("text", c->place.text));
     TRY(check_place("dit", c->place.dit));
     TRY(check_place("vae", c->place.vae));
+    if (c->place.clean[0]) {
+        TRY(check_place("clean", c->place.clean));
+        if ((strcmp(c->place.clean, "cpu") == 0) != (strcmp(c->place.dit, "cpu") == 0))
+            return FAIL(ERR_CONFIG, "place.clean = %s, place.dit = %s: both cpu or both cuda:N",
+                        c->place.clean, c->place.dit);
+    }
 out:
     return e;
 }

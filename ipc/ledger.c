@@ -34,7 +34,8 @@ _Static_assert(sizeof(struct ledger) ==
                        LEDGER_SCRIPTS_MAX * sizeof(struct ledger_script) +
                        LEDGER_PRESETS_MAX * sizeof(struct ledger_preset) +
                        LEDGER_DECISIONS_MAX * sizeof(struct ledger_decision) + LEDGER_TEXT_BYTES +
-                       WRITERS * (sizeof(struct ledger_spans) + sizeof(struct ledger_memory)),
+                       WRITERS * sizeof(struct ledger_spans) +
+                       LEDGER_MEMORIES * sizeof(struct ledger_memory),
                "no padding between the parts");
 
 const char *const ledger_writer_names[WRITERS] = {

@@ -30,7 +30,7 @@ enum {
     LEDGER_DECISIONS_MAX = 16384,
     LEDGER_TEXT_BYTES = 8 << 20,
     LEDGER_SPANS = 8192, /* of each stage, the newest */
-    LEDGER_LAYOUT = 6
+    LEDGER_LAYOUT = 7
 };
 
 typedef _Atomic uint64_t counter;
@@ -80,7 +80,7 @@ struct ledger_dit {
     counter n_clean_blocks;   /* K: blocks whose clean K/V are committed; K <= L <= K + 1 */
     /* Committed ones, over all incarnations: more than blocks would be one committed twice. */
     counter n_block_passes, n_clean_passes;
-    counter kv_generation;   /* of the region kv that this incarnation has mapped */
+    counter kv_generation;   /* of the regions kv that this incarnation has mapped: their sum */
     counter needs_script;    /* 1 + index of a decided prompt whose embedding is lost; 0 none */
     counter edge_generation; /* of the region edge that dit fills; 0 none */
     counter edge_from;       /* the block from which on latents are in it */
@@ -106,7 +106,6 @@ struct ledger_gateway {
     counter job_done;         /* jobs finished; job == job_done: no session runs */
     counter job_error;        /* exit status of the last finished job */
     counter stream_bytes;     /* written to standard output by the running session */
-    counter is_draining;
     counter n_late, late_ns_max; /* frames presented after their time, live sessions */
     counter t0_ns;               /* when frame 0 of the live session was due; 0: not paced yet */
     counter is_paused;           /* 1: the live session waits for room on the output's disk */
@@ -175,7 +174,7 @@ struct ledger_decision {
     uint8_t key[PROMPT_KEY_BYTES];
     int32_t n_tokens;       /* valid rows of the embedding */
     int32_t n_tokens_full;  /* before it was cut to text.text_len */
-    uint64_t kv_generation; /* of region kv, which holds the embedding: another one has lost it */
+    uint64_t kv_generation; /* of regions kv, which hold the embedding: others have lost it */
     int64_t decided_ns;
 };
 
@@ -195,7 +194,9 @@ struct ledger_spans {
     struct ledger_span ring[LEDGER_SPANS];
 };
 
-/* What a stage has on its GPU, by class. For status: no decision reads it. */
+/* What a stage has on its GPU, by class; dit has two rows where its clean passes have a device of
+ * their own. For status: no decision reads it. */
+enum { LEDGER_MEMORY_CLEAN = WRITERS, LEDGER_MEMORIES };
 enum memory_class {
     MEMORY_WEIGHTS,
     MEMORY_STATE,   /* the KV cache, the VAE's histories */
@@ -230,7 +231,7 @@ struct ledger {
     struct ledger_decision decisions[LEDGER_DECISIONS_MAX];
     char texts[LEDGER_TEXT_BYTES]; /* prompts, back to back, no terminator */
     struct ledger_spans spans[WRITERS];
-    struct ledger_memory memory[WRITERS];
+    struct ledger_memory memory[LEDGER_MEMORIES];
 };
 
 static inline uint64_t ledger_read(const counter *c)
@@ -250,6 +251,13 @@ static inline void ledger_add(counter *c, uint64_t n)
 }
 
 struct ledger_head *ledger_head_of(struct ledger *l, enum ledger_writer w);
+
+/* The embedding of the last decision, and all K and V, went with a region kv that is no more. */
+static inline bool ledger_cache_is_lost(const struct ledger *l)
+{
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    return n > 0 && l->decisions[n - 1].kv_generation != ledger_read(&l->dit.kv_generation);
+}
 
 /* Maps RUN_DIR/ledger read-only, without the keeper: for the command line and status.
  * ERR_NONE when there is none. */
@@ -304,6 +312,12 @@ static inline bool ledger_session_is_over(const struct ledger *l, int64_t sessio
 {
     return (int64_t)ledger_read(&l->dit.n_latents_blocks) >=
            ledger_session_end(&l->sessions[session]);
+}
+
+/* dit may make this block. */
+static inline bool ledger_is_wanted(const struct ledger *l, int64_t block, int64_t n_per_block)
+{
+    return (block + 1) * n_per_block <= (int64_t)ledger_read(&l->gateway.want);
 }
 
 /* The script record that block takes: newest with at_block <= block, or newest ASAP record of the

@@ -98,12 +98,17 @@ static err_t open_devices(struct stage *st, const struct stage_def *def)
     if (strcmp(st->device, "cpu") == 0) st->dev = st->host;
     else TRY(dev_open(&st->dev, st->device, st->conf.cpu.threads));
     dev_set_graphs(st->dev, st->conf.gpu.graphs);
+    if (def->writer == WRITER_DIT && st->conf.place.clean[0]) {
+        TRY(dev_open(&st->clean_dev, st->conf.place.clean, st->conf.cpu.threads));
+        dev_set_graphs(st->clean_dev, st->conf.gpu.graphs);
+    }
 out:
     return e;
 }
 
 static void close_devices(struct stage *st)
 {
+    dev_close(&st->clean_dev);
     if (st->dev != st->host) dev_close(&st->dev);
     dev_close(&st->host);
 }
@@ -121,6 +126,12 @@ out:
     if (e != OK) printf("%s\n", err_text());
     close_devices(st);
     return e;
+}
+
+static void forget_memory(struct ledger_memory *m)
+{
+    ledger_publish(&m->gpu, 0);
+    for (int i = 0; i < MEMORY_CLASSES; i++) ledger_publish(&m->bytes[i], 0);
 }
 
 static err_t stage_open(struct stage *st, const struct stage_def *def)
@@ -151,7 +162,11 @@ static err_t stage_open(struct stage *st, const struct stage_def *def)
     st->head = ledger_head_of(st->ledger, def->writer);
     st->spans = &st->ledger->spans[def->writer];
     st->memory = &st->ledger->memory[def->writer];
-    for (int i = 0; i < MEMORY_CLASSES; i++) ledger_publish(&st->memory->bytes[i], 0);
+    forget_memory(st->memory);
+    if (def->writer == WRITER_DIT) {
+        st->clean_memory = &st->ledger->memory[LEDGER_MEMORY_CLEAN];
+        forget_memory(st->clean_memory);
+    }
     ledger_publish(&st->head->incarnation, st->incarnation);
     ledger_publish(&st->head->pid, (uint64_t)getpid());
     ledger_publish(&st->head->n_units, 0);
@@ -176,15 +191,14 @@ static void stage_close(struct stage *st)
 
 /* Regions are counted already. Those that are this process's own are the device's live bytes, too.
  */
-err_t stage_tell_memory(struct stage *st)
+static err_t tell_memory(struct dev *d, struct ledger_memory *m, uint64_t own_bytes)
 {
     err_t e = OK;
-    struct ledger_memory *m = st->memory;
     struct dev_info info = {0};
     int n = -1;
-    if (sscanf(st->device, "cuda:%d", &n) == 1) {
-        TRY(dev_info(st->dev, &info));
-        ledger_publish(&m->bytes[MEMORY_SCRATCH], dev_live_bytes(st->dev) - st->own_bytes);
+    if (sscanf(dev_name(d), "cuda:%d", &n) == 1) {
+        TRY(dev_info(d, &info));
+        ledger_publish(&m->bytes[MEMORY_SCRATCH], dev_live_bytes(d) - own_bytes);
     }
     ledger_publish(&m->gpu, (uint64_t)(n + 1));
     ledger_publish(&m->all_bytes, info.all_bytes);
@@ -192,6 +206,13 @@ err_t stage_tell_memory(struct stage *st)
     ledger_publish(&m->ready_ns, (uint64_t)now_ns());
 out:
     return e;
+}
+
+err_t stage_tell_memory(struct stage *st)
+{
+    const err_t e = tell_memory(st->dev, st->memory, st->own_bytes);
+    if (e != OK || !st->clean_dev) return e;
+    return tell_memory(st->clean_dev, st->clean_memory, st->own_clean_bytes);
 }
 
 /* The fd says when this process begins to die, which takes the driver of a GPU a while: Linux lets
@@ -209,6 +230,7 @@ static err_t say_ready(struct stage *st, int ready_fd)
     char on_gpu[400] = "";
     TRY(stage_tell_memory(st));
     dev_seal(st->dev);
+    if (st->clean_dev) dev_seal(st->clean_dev);
     stage_beat(st, PHASE_IDLE, 0); /* no unit yet: the number was the per mille of its weights */
     st->is_ready = true;
     st->allocs_at_ready = (int64_t)heap_calls();
@@ -238,7 +260,8 @@ static err_t stage_loop(struct stage *st, void *self, const struct stage_def *de
         TRY(def->step(st, self, &did_work, &is_done));
         ledger_publish(&st->head->n_dropped, bells_dropped(st->bells));
         ledger_publish(&st->head->n_allocs_ready,
-                       heap_calls() - (uint64_t)st->allocs_at_ready + dev_allocs_sealed(st->dev));
+                       heap_calls() - (uint64_t)st->allocs_at_ready + dev_allocs_sealed(st->dev) +
+                           (st->clean_dev ? dev_allocs_sealed(st->clean_dev) : 0));
         if (did_work || is_done) continue;
         if (keeper_is_gone(st)) {
             e = FAIL(ERR_AGAIN, "the keeper is gone");
@@ -343,34 +366,41 @@ out:
 /* Above all that the keeper counts. */
 #define OWN_GENERATION ((uint64_t)1 << 63)
 
-static counter *memory_of(struct stage *st, const char *region)
+static counter *memory_of(struct stage *st, const struct dev *d, const char *region)
 {
     const bool is_weights = strncmp(region, "weights.", 8) == 0;
-    return &st->memory->bytes[is_weights ? MEMORY_WEIGHTS : MEMORY_STATE];
+    struct ledger_memory *m = d == st->clean_dev ? st->clean_memory : st->memory;
+    return &m->bytes[is_weights ? MEMORY_WEIGHTS : MEMORY_STATE];
+}
+
+static uint64_t *own_bytes_of(struct stage *st, const struct dev *d)
+{
+    return d == st->clean_dev ? &st->own_clean_bytes : &st->own_bytes;
 }
 
 err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                    uint64_t layout, const uint8_t *identity, struct region *out)
 {
-    const char *device = d == st->host ? "cpu" : st->device;
-    err_t e = keeper_region(st->keeper, d, name, device, n_bytes, layout, identity, out);
+    err_t e = keeper_region(st->keeper, d, name, dev_name(d), n_bytes, layout, identity, out);
     if (e == ERR_REFUSED) {
         if (!st->owns_memory)
             log_warn("own_memory", "msg=\"%s: a restart loads weights again, and is not exact\"",
                      err_text());
         st->owns_memory = true;
-        st->own_bytes += n_bytes;
+        *own_bytes_of(st, d) += n_bytes;
         e = keeper_own(st->keeper, d, name, n_bytes, OWN_GENERATION | st->incarnation, out);
     }
     if (e != OK) return e;
-    if (dev_kind(d) != DEV_CPU) ledger_add(memory_of(st, name), n_bytes);
+    if (dev_kind(d) != DEV_CPU) ledger_add(memory_of(st, d, name), n_bytes);
     return fault(FAULT_MAPPED);
 }
 
 err_t stage_region_free(struct stage *st, const char *name, struct region *r)
 {
-    if (r->data && dev_kind(r->dev) != DEV_CPU)
-        ledger_publish(memory_of(st, name), ledger_read(memory_of(st, name)) - r->n_bytes);
-    if (r->is_own) st->own_bytes -= r->n_bytes;
+    if (r->data && dev_kind(r->dev) != DEV_CPU) {
+        counter *bytes = memory_of(st, r->dev, name);
+        ledger_publish(bytes, ledger_read(bytes) - r->n_bytes);
+    }
+    if (r->is_own) *own_bytes_of(st, r->dev) -= r->n_bytes;
     return keeper_free(st->keeper, name, r);
 }

@@ -29,14 +29,15 @@ struct stage {
     struct conf conf;
     struct dev *host; /* "cpu": host regions */
     struct dev *dev;  /* where this stage computes; the same device as host if that is the CPU */
+    struct dev *clean_dev; /* of dit: where its clean passes are made, if not on dev; else NULL */
     const char *device;
     struct keeper *keeper;
     struct region ledger_region;
     struct region choices_region; /* choices.h */
     struct ledger *ledger;
-    struct ledger_head *head;   /* our page */
-    struct ledger_spans *spans; /* ours */
-    struct ledger_memory *memory;
+    struct ledger_head *head;                    /* our page */
+    struct ledger_spans *spans;                  /* ours */
+    struct ledger_memory *memory, *clean_memory; /* on dev, on clean_dev */
     struct bells *bells;
     uint64_t incarnation;
     int64_t unit_began_ns;
@@ -48,7 +49,7 @@ struct stage {
     bool is_draining;           /* SIGTERM came */
     bool is_ready;
     bool owns_memory; /* regions on dev are this process's: no other may map them */
-    uint64_t own_bytes;
+    uint64_t own_bytes, own_clean_bytes; /* of those, on dev and on clean_dev */
 };
 
 /* Memory on a stage's device, in bytes; an edge is part of state. */
@@ -90,9 +91,9 @@ void stage_unit_end(struct stage *st, int32_t part);
 void stage_span(struct stage *st, enum ledger_phase phase, int64_t unit, int32_t part,
                 int64_t began_ns);
 
-/* A region of ours on the stage's own device, or on the host. Where no process can map another's
- * memory of the device, it is this process's, which is warned of once: what it holds is then gone
- * with the process, and is loaded or rebuilt by the next. */
+/* A region of ours on one of the stage's devices, or on the host. Where no process can map
+ * another's memory of the device, it is this process's, which is warned of once: what it holds is
+ * then gone with the process, and is loaded or rebuilt by the next. */
 MUST_USE err_t stage_region(struct stage *st, struct dev *d, const char *name, uint64_t n_bytes,
                             uint64_t layout, const uint8_t *identity, struct region *out);
 

@@ -158,7 +158,7 @@ static void on_progress(void *self, uint64_t n_done, uint64_t n_all)
     log_info("weights_load", "percent=%d", (int)(permille / 10));
 }
 
-static err_t fill(struct weights *w, struct stage *st, const char *name)
+static err_t fill(struct weights *w, struct stage *st, struct dev *d, const char *name)
 {
     err_t e = OK;
     struct report report = {st, now_ns()};
@@ -170,11 +170,11 @@ static err_t fill(struct weights *w, struct stage *st, const char *name)
              path[0] ? path : st->conf.model.weights);
     if (path[0]) {
         TRY(source_open(&st->conf, name, &c, &lora));
-        TRY(weights_load(w, st->dev, c, lora, on_progress, &report));
+        TRY(weights_load(w, d, c, lora, on_progress, &report));
     } else {
-        TRY(weights_fill(w, st->dev, st->conf.model.weights, on_progress, &report));
+        TRY(weights_fill(w, d, st->conf.model.weights, on_progress, &report));
     }
-    TRY(dev_sync(st->dev));
+    TRY(dev_sync(d));
     log_info("weights_filled", "took_ms=%d", (int)((now_ns() - began_ns) / NS_PER_MS));
 out:
     lora_close(&lora);
@@ -182,23 +182,24 @@ out:
     return e;
 }
 
-static void name_region(char to[KEEPER_NAME_MAX], const char *name)
+static void name_region(char to[KEEPER_NAME_MAX], const char *name, bool is_clean)
 {
-    snprintf(to, KEEPER_NAME_MAX, "weights.%s", name);
+    snprintf(to, KEEPER_NAME_MAX, "weights.%s%s", name, is_clean ? ".clean" : "");
 }
 
-err_t weights_map(struct weights *w, struct stage *st, const char *name, struct region *region)
+err_t weights_map(struct weights *w, struct stage *st, struct dev *d, const char *name,
+                  struct region *region)
 {
     err_t e = OK;
     char region_name[KEEPER_NAME_MAX];
     uint8_t id[32];
-    name_region(region_name, name);
+    name_region(region_name, name, d == st->clean_dev);
     weights_identity(&st->conf, name, id);
-    TRY(stage_region(st, st->dev, region_name, w->n_bytes, LAYOUT, id, region));
+    TRY(stage_region(st, d, region_name, w->n_bytes, LAYOUT, id, region));
     weights_bind(w, region->data);
     if (region->state != REGION_SEALED) {
         TRY(fault(FAULT_WEIGHTS_FILLING));
-        TRY(fill(w, st, name));
+        TRY(fill(w, st, d, name));
         TRY(fault(FAULT_WEIGHTS_FILLED));
         TRY(keeper_seal(st->keeper, region));
         TRY(fault(FAULT_WEIGHTS_SEALED));
@@ -210,6 +211,6 @@ out:
 err_t weights_drop(struct stage *st, const char *name, struct region *region)
 {
     char region_name[KEEPER_NAME_MAX];
-    name_region(region_name, name);
+    name_region(region_name, name, false);
     return stage_region_free(st, region_name, region);
 }

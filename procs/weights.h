@@ -61,9 +61,10 @@ MUST_USE err_t weights_load(struct weights *w, struct dev *d, struct checkpoint 
                             void (*report)(void *self, uint64_t n_done, uint64_t n_all),
                             void *self);
 
-/* weights_map: region weights.NAME of this stage, bound, filled, sealed. weights_drop: its memory
- * given back, whether it is mapped here or left by a predecessor. */
-MUST_USE err_t weights_map(struct weights *w, struct stage *st, const char *name,
+/* weights_map: region weights.NAME of this stage, or on its clean_dev weights.NAME.clean, bound,
+ * filled, sealed. weights_drop: the memory of the first given back, whether it is mapped here or
+ * left by a predecessor. */
+MUST_USE err_t weights_map(struct weights *w, struct stage *st, struct dev *d, const char *name,
                            struct region *region);
 MUST_USE err_t weights_drop(struct stage *st, const char *name, struct region *region);
 

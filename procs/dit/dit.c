@@ -7,164 +7,9 @@
 #include <string.h>
 
 #include "kernels/ops.h"
-#include "procs/dit/passes.h"
+#include "procs/dit/dit_impl.h"
 
 static const float EPS = 1e-6f;
-enum { SHIFT1, SCALE1, GATE1, SHIFT2, SCALE2, GATE2, MODS };
-
-struct dit_layer {
-    struct tensor modulation;       /* [MODS, C] */
-    struct tensor qkv_w, qkv_b;     /* [3C, C], [3C] */
-    struct tensor norm_q, norm_k;   /* [C] */
-    struct tensor o_w, o_b;         /* [C, C], [C] */
-    struct tensor norm3_w, norm3_b; /* [C] */
-    struct tensor xq_w, xq_b, xk_w, xk_b, xv_w, xv_b, xo_w, xo_b, xnorm_q, xnorm_k;
-    struct tensor ffn0_w, ffn0_b, ffn2_w, ffn2_b; /* [ffn, C], [ffn], [C, ffn], [C] */
-    struct tensor cross_k, cross_v;               /* [text_len + 1, C], derived from the prompt */
-};
-
-struct dit {
-    struct dev *d;
-    enum dtype act; /* of activations, weights, keys and values; the residual stream is f32 */
-    int32_t C, heads, ffn, layers, freq_dim, z, rows, cols, text_len, text_dim, frame_tokens;
-    int32_t window_max, block, pairs_t, pairs_s; /* rotary pairs: time, row and column */
-    struct sched sched;
-    const struct kv *kv;
-
-    struct tensor patch_w, patch_b, text0_w, text0_b, text2_w, text2_b;
-    struct tensor time0_w, time0_b, time2_w, time2_b, time_proj_w, time_proj_b;
-    struct tensor head_mod, head_w, head_b;
-
-    void *memory;                                  /* one allocation holds all that follows */
-    struct tensor mod;                             /* [timesteps, layers * MODS + 2, C] */
-    struct tensor mod_now;                         /* the rows of the step in hand */
-    struct tensor time_s, time_e, time_h, time_e0; /* dit_prepare's scratch */
-    struct tensor x, h, qkv, q, o, f, patch, out;  /* activations, window frames of tokens */
-    struct tensor text_in, text_mid, text_c;       /* the prompt's MLP, text_len + 1 rows */
-    struct tensor slots, n_keys, pad_bias;         /* i32 [window], i32 [1], f32 [1] */
-    struct tensor rot_t, rot_sink, rot_yx;         /* [window, pt, 2] twice, [G, ps, 2] */
-
-    struct tensor x_in, flow; /* f32 [window, z, rows, cols]: a pass's input and output */
-    struct passes passes;
-
-    int32_t n_text_keys;
-    void (*beat)(void *self);
-    void *beat_self;
-    struct dit_layer layer[];
-};
-
-/* --- weights ---------------------------------------------------------------------------------- */
-
-/* A linear layer: weight [n_out, n_in] at N(0, 1 / sqrt(n_in)), bias at N(0, 0.05). The weight has
- * the type of the layer's input, the bias that of its output. */
-static err_t declare_linear(struct weights *w, struct tensor *weight, enum dtype in,
-                            struct tensor *bias, enum dtype out_type, int32_t n_out, int32_t n_in,
-                            const char *key)
-{
-    err_t e = OK;
-    TRY(weights_room(w, weight, in, 2, (int32_t[]){n_out, n_in}));
-    TRY(weights_name(w, weight, 0, n_out, 0, 1.0f / sqrtf((float)n_in), "%s.weight", key));
-    TRY(weights_room(w, bias, out_type, 1, &n_out));
-    TRY(weights_name(w, bias, 0, n_out, 0, 0.05f, "%s.bias", key));
-out:
-    return e;
-}
-
-static err_t declare_vector(struct weights *w, struct tensor *at, int32_t rows, int32_t n,
-                            float mean, float std, const char *key)
-{
-    err_t e = OK;
-    const int32_t shape[2] = {rows, n};
-    TRY(weights_room(w, at, DTYPE_F32, rows > 1 ? 2 : 1, rows > 1 ? shape : shape + 1));
-    TRY(weights_name(w, at, 0, rows > 1 ? rows : n, mean, std, "%s", key));
-out:
-    return e;
-}
-
-#define KEY(...) (snprintf(key, sizeof key, __VA_ARGS__), key)
-
-/* q, k and v are one matrix here and three in the checkpoint. */
-static err_t declare_qkv(struct dit *m, struct weights *w, int32_t i)
-{
-    err_t e = OK;
-    struct dit_layer *l = &m->layer[i];
-    const int32_t C = m->C, three = 3 * C;
-    TRY(weights_room(w, &l->qkv_w, m->act, 2, (int32_t[]){three, C}));
-    TRY(weights_room(w, &l->qkv_b, m->act, 1, &three));
-    for (int32_t part = 0; part < 3; part++) {
-        const char name = "qkv"[part];
-        TRY(weights_name(w, &l->qkv_w, part * C, C, 0, 1.0f / sqrtf((float)C),
-                         "blocks.%d.self_attn.%c.weight", i, name));
-        TRY(weights_name(w, &l->qkv_b, part * C, C, 0, 0.05f, "blocks.%d.self_attn.%c.bias", i,
-                         name));
-    }
-out:
-    return e;
-}
-
-static err_t declare_layer(struct dit *m, struct weights *w, int32_t i)
-{
-    err_t e = OK;
-    char key[64];
-    struct dit_layer *l = &m->layer[i];
-    const int32_t C = m->C;
-    const enum dtype act = m->act;
-    TRY(declare_vector(w, &l->modulation, MODS, C, 0, 0.3f, KEY("blocks.%d.modulation", i)));
-    TRY(declare_qkv(m, w, i));
-    TRY(declare_vector(w, &l->norm_q, 1, C, 1, 0.1f, KEY("blocks.%d.self_attn.norm_q.weight", i)));
-    TRY(declare_vector(w, &l->norm_k, 1, C, 1, 0.1f, KEY("blocks.%d.self_attn.norm_k.weight", i)));
-    TRY(declare_linear(w, &l->o_w, act, &l->o_b, DTYPE_F32, C, C, KEY("blocks.%d.self_attn.o", i)));
-    TRY(declare_vector(w, &l->norm3_w, 1, C, 1, 0.1f, KEY("blocks.%d.norm3.weight", i)));
-    TRY(declare_vector(w, &l->norm3_b, 1, C, 0, 0.1f, KEY("blocks.%d.norm3.bias", i)));
-    TRY(declare_linear(w, &l->xq_w, act, &l->xq_b, act, C, C, KEY("blocks.%d.cross_attn.q", i)));
-    TRY(declare_linear(w, &l->xk_w, act, &l->xk_b, act, C, C, KEY("blocks.%d.cross_attn.k", i)));
-    TRY(declare_linear(w, &l->xv_w, act, &l->xv_b, act, C, C, KEY("blocks.%d.cross_attn.v", i)));
-    TRY(declare_linear(w, &l->xo_w, act, &l->xo_b, DTYPE_F32, C, C,
-                       KEY("blocks.%d.cross_attn.o", i)));
-    TRY(declare_vector(w, &l->xnorm_q, 1, C, 1, 0.1f,
-                       KEY("blocks.%d.cross_attn.norm_q.weight", i)));
-    TRY(declare_vector(w, &l->xnorm_k, 1, C, 1, 0.1f,
-                       KEY("blocks.%d.cross_attn.norm_k.weight", i)));
-    TRY(declare_linear(w, &l->ffn0_w, act, &l->ffn0_b, act, m->ffn, C, KEY("blocks.%d.ffn.0", i)));
-    TRY(declare_linear(w, &l->ffn2_w, act, &l->ffn2_b, DTYPE_F32, C, m->ffn,
-                       KEY("blocks.%d.ffn.2", i)));
-out:
-    return e;
-}
-
-/* A convolution of patches onto themselves, which is a linear layer of their values. */
-static err_t declare_patch(struct dit *m, struct weights *w)
-{
-    err_t e = OK;
-    const int32_t C = m->C, n_in = m->z * 4;
-    TRY(weights_room(w, &m->patch_w, m->act, 2, (int32_t[]){C, n_in}));
-    TRY(weights_name(w, &m->patch_w, 0, C, 0, 1.0f / sqrtf((float)n_in), "patch_embedding.weight"));
-    weights_as(w, 5, (int32_t[]){C, m->z, 1, 2, 2});
-    TRY(declare_vector(w, &m->patch_b, 1, C, 0, 0.05f, "patch_embedding.bias"));
-out:
-    return e;
-}
-
-static err_t declare(struct dit *m, struct weights *w)
-{
-    err_t e = OK;
-    const int32_t C = m->C;
-    TRY(declare_patch(m, w));
-    TRY(declare_linear(w, &m->text0_w, m->act, &m->text0_b, m->act, C, m->text_dim,
-                       "text_embedding.0"));
-    TRY(declare_linear(w, &m->text2_w, m->act, &m->text2_b, m->act, C, C, "text_embedding.2"));
-    TRY(declare_linear(w, &m->time0_w, DTYPE_F32, &m->time0_b, DTYPE_F32, C, m->freq_dim,
-                       "time_embedding.0"));
-    TRY(declare_linear(w, &m->time2_w, DTYPE_F32, &m->time2_b, DTYPE_F32, C, C,
-                       "time_embedding.2"));
-    TRY(declare_linear(w, &m->time_proj_w, DTYPE_F32, &m->time_proj_b, DTYPE_F32, MODS * C, C,
-                       "time_projection.1"));
-    for (int32_t i = 0; i < m->layers; i++) TRY(declare_layer(m, w, i));
-    TRY(declare_vector(w, &m->head_mod, 2, C, 0, 0.3f, "head.modulation"));
-    TRY(declare_linear(w, &m->head_w, m->act, &m->head_b, DTYPE_F32, m->z * 4, C, "head.head"));
-out:
-    return e;
-}
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
@@ -241,7 +86,7 @@ err_t dit_open(struct dit **out, struct dev *d, const struct conf *c, struct wei
     m->pairs_t = m->C / m->heads / 2 - 2 * m->pairs_s;
     TRY(passes_open(&m->passes, d, m->window_max, run_pass));
     TRY(sched_open(&m->sched, c->dit.steps));
-    TRY(declare(m, w));
+    TRY(dit_declare(m, w));
     TRY(dev_alloc(d, deal(m, NULL), &m->memory));
     deal(m, m->memory);
     *out = m;
@@ -390,6 +235,24 @@ out:
 /* The branches of a layer. Each finds what it begins with in h, the residual stream x normed, and
  * leaves there what the next one, of the next layer or the head, begins with. */
 
+/* Self-attention up to where K and V of these frames are in their slots, and Q in m->q. */
+static err_t write_kv(struct dit *m, int32_t i, const struct pass *p)
+{
+    err_t e = OK;
+    struct dev *d = m->d;
+    const struct dit_layer *l = &m->layer[i];
+    const struct kv *kv = m->kv;
+    const int32_t S = p->n_tokens;
+    const struct tensor qkv = tensor_rows(m->qkv, 0, S);
+    TRY(ops_linear(d, qkv, tensor_rows(m->h, 0, S), l->qkv_w, l->qkv_b));
+    TRY(ops_qkv_rope_cache(
+        d, RESHAPE(tensor_rows(m->q, 0, S), S, m->heads, m->C / m->heads), kv->k[i], kv->v[i],
+        kv->k_sink[i], qkv, l->norm_q, l->norm_k, tensor_rows(m->slots, 0, p->n_frames),
+        tensor_rows(m->rot_t, 0, p->n_frames), m->rot_yx, m->rows / 2, m->cols / 2, EPS));
+out:
+    return e;
+}
+
 static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
 {
     err_t e = OK;
@@ -398,17 +261,10 @@ static err_t self_attention(struct dit *m, int32_t i, const struct pass *p)
     const struct kv *kv = m->kv;
     const int32_t S = p->n_tokens, N = m->heads, D = m->C / m->heads;
     const struct tensor x = tensor_rows(m->x, 0, S), h = tensor_rows(m->h, 0, S);
-    const struct tensor qkv = tensor_rows(m->qkv, 0, S);
     const struct tensor q = RESHAPE(tensor_rows(m->q, 0, S), S, N, D);
     const struct tensor o = RESHAPE(tensor_rows(m->o, 0, S), S, N, D);
     const int32_t n_keys = p->n_slots * m->frame_tokens;
 
-    TRY(ops_linear(d, qkv, h, l->qkv_w, l->qkv_b));
-    TRY(ops_qkv_rope_cache(d, q, kv->k[i], kv->v[i], kv->k_sink[i], qkv, l->norm_q, l->norm_k,
-                           tensor_rows(m->slots, 0, p->n_frames),
-                           tensor_rows(m->rot_t, 0, p->n_frames), m->rot_yx, m->rows / 2,
-                           m->cols / 2, EPS));
-    if (p->only_kv && i == m->layers - 1) goto out; /* nobody reads the rest of the last layer */
     if (p->n_sinks > 0)
         TRY(ops_rope_sink(d, kv->k[i], tensor_rows(kv->k_sink[i], 0, p->n_sinks * m->frame_tokens),
                           tensor_rows(m->rot_sink, 0, p->n_sinks), m->rot_yx, m->rows / 2,
@@ -467,28 +323,52 @@ out:
     return e;
 }
 
-/* The ops of a pass, from m->x_in to m->flow. */
-static err_t run_pass(void *self)
+/* What the first layer begins with, of m->x_in. */
+static err_t embed_patches(struct dit *m, const struct pass *p)
 {
     err_t e = OK;
-    const struct pass *p = self;
-    struct dit *m = p->model;
     const struct tensor patch = tensor_rows(m->patch, 0, p->n_tokens);
     const struct tensor x = tensor_rows(m->x, 0, p->n_tokens);
     TRY(ops_patchify(m->d, patch, tensor_rows(m->x_in, 0, p->n_frames)));
     TRY(ops_linear(m->d, x, patch, m->patch_w, m->patch_b));
     TRY(ops_norm_modulate(m->d, tensor_rows(m->h, 0, p->n_tokens), x, mod_of(m, 0, SCALE1),
                           mod_of(m, 0, SHIFT1), EPS));
+out:
+    return e;
+}
+
+/* A layer behind write_kv. */
+static err_t rest_of_layer(struct dit *m, int32_t i, const struct pass *p)
+{
+    err_t e = OK;
+    if (p->only_kv && i == m->layers - 1) return OK; /* nobody reads the rest of the last one */
+    TRY(self_attention(m, i, p));
+    TRY(cross_attention(m, i, p));
+    TRY(feed_forward(m, i, p));
+out:
+    return e;
+}
+
+/* The ops of a pass, from m->x_in to m->flow. */
+static err_t queue(struct dit *m, const struct pass *p, bool has_before)
+{
+    err_t e = OK;
+    TRY(embed_patches(m, p));
     for (int32_t i = 0; i < m->layers; i++) {
         if (m->beat) m->beat(m->beat_self);
-        TRY(self_attention(m, i, p));
-        if (p->only_kv && i == m->layers - 1) break;
-        TRY(cross_attention(m, i, p));
-        TRY(feed_forward(m, i, p));
+        if (has_before) TRY(m->before(m->before_self, i));
+        TRY(write_kv(m, i, p));
+        TRY(rest_of_layer(m, i, p));
     }
     if (!p->only_kv) TRY(head(m, tensor_rows(m->flow, 0, p->n_frames), p));
 out:
     return e;
+}
+
+static err_t run_pass(void *self)
+{
+    const struct pass *p = self;
+    return queue(p->model, p, false);
 }
 
 /* The pass over F frames of which the last is end - 1, counted from the sink base. */
@@ -543,7 +423,7 @@ static err_t prepare_preset(struct dit *m)
     const int32_t window = m->kv->window, block = m->block;
     for (int32_t i = 0; i < m->sched.n_steps; i++) TRY(prepare_timestep(m, i));
     for (int64_t end = block; end <= window + block; end += block) {
-        TRY(find_pass(m, block, end, false, &p));
+        if (m->sched.n_steps > 0) TRY(find_pass(m, block, end, false, &p));
         TRY(find_pass(m, block, end, true, &p));
     }
     for (int32_t F = block; F <= window; F += block) TRY(find_pass(m, F, F, true, &p));
@@ -557,7 +437,8 @@ err_t dit_set_preset(struct dit *m, const char *steps)
 {
     err_t e = OK;
     MUST(m->kv->window <= m->window_max);
-    TRY(sched_open(&m->sched, steps));
+    if (steps) TRY(sched_open(&m->sched, steps));
+    else m->sched.n_steps = 0;
     TRY(prepare_preset(m));
     if (!dev_has_graphs(m->d)) TRY(dit_record_all(m)); /* which costs next to nothing */
 out:
@@ -575,21 +456,57 @@ out:
     return e;
 }
 
+/* Into device memory what this pass has of its own. */
+static err_t begin_pass(struct dit *m, struct tensor x, int32_t step, int64_t first,
+                        int64_t sink_base, bool only_kv, struct pass **out)
+{
+    err_t e = OK;
+    const int32_t F = x.shape[0];
+    MUST(F >= 1 && F <= m->kv->window && step >= 0 && first >= sink_base);
+    MUST(step < m->sched.n_steps || step == SCHED_CLEAN);
+    TRY(find_pass(m, F, first + F - sink_base, only_kv, out));
+    TRY(dev_copy(m->d, m->mod_now.data, tensor_rows(m->mod, step, 1).data,
+                 tensor_bytes(m->mod_now)));
+    TRY(place_frames(m, *out, first, sink_base));
+    TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));
+out:
+    return e;
+}
+
+void dit_before_layer(struct dit *m, err_t (*before)(void *self, int32_t layer), void *self)
+{
+    m->before = before;
+    m->before_self = self;
+}
+
+err_t dit_clean_begin(struct dit *m, struct tensor x, int64_t first, int64_t sink_base)
+{
+    const err_t e = begin_pass(m, x, SCHED_CLEAN, first, sink_base, true, &m->clean);
+    return e == OK ? embed_patches(m, m->clean) : e;
+}
+
+err_t dit_clean_kv(struct dit *m, int32_t layer)
+{
+    return write_kv(m, layer, m->clean);
+}
+
+err_t dit_clean_rest(struct dit *m, int32_t layer)
+{
+    return rest_of_layer(m, layer, m->clean);
+}
+
 err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step, int64_t first,
                int64_t sink_base)
 {
     err_t e = OK;
-    const int32_t F = x.shape[0];
     struct pass *p;
-    MUST(F >= 1 && F <= m->kv->window && step >= 0 && first >= sink_base);
-    MUST(step < m->sched.n_steps || step == SCHED_CLEAN);
-    TRY(find_pass(m, F, first + F - sink_base, !flow.data, &p));
-    TRY(passes_record(&m->passes, p));
-    TRY(dev_copy(m->d, m->mod_now.data, tensor_rows(m->mod, step, 1).data,
-                 tensor_bytes(m->mod_now)));
-    TRY(place_frames(m, p, first, sink_base));
-    TRY(dev_copy(m->d, m->x_in.data, x.data, tensor_bytes(x)));
-    TRY(dev_replay(m->d, p->graph));
+    TRY(begin_pass(m, x, step, first, sink_base, !flow.data, &p));
+    if (m->before) {
+        TRY(queue(m, p, true));
+    } else {
+        TRY(passes_record(&m->passes, p));
+        TRY(dev_replay(m->d, p->graph));
+    }
     if (flow.data) TRY(dev_copy(m->d, flow.data, m->flow.data, tensor_bytes(flow)));
     TRY(dit_record_next(m)); /* the host has nothing else to do while the device works */
 out:

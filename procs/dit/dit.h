@@ -24,7 +24,8 @@ void dit_close(struct dit **m);
 
 /* Derives the tables that depend on weights alone, modulation for each timestep, for these steps,
  * spelt as dit.steps, and the window that kv has; and lists the kinds of pass that a session can
- * need. Once, after the weights are bound and filled. kv is borrowed. ERR_CONFIG: no such steps. */
+ * need. Once, after the weights are bound and filled. kv is borrowed. steps NULL: for passes
+ * without a flow alone, which take none. ERR_CONFIG: no such steps. */
 MUST_USE err_t dit_prepare(struct dit *m, const struct kv *kv, const char *steps);
 
 /* Goes over to these steps and to the window that kv has now: the same for what is new. */
@@ -60,5 +61,18 @@ void dit_on_layer(struct dit *m, void (*beat)(void *self), void *self);
  * Writes the K/V of these frames to their slots, then attends to all occupied slots. */
 MUST_USE err_t dit_pass(struct dit *m, struct tensor flow, struct tensor x, int32_t step,
                         int64_t first, int64_t sink_base);
+
+/* --- a pass that follows another, layer by layer -----------------------------------------------
+ */
+
+/* While it is set, passes are queued op by op, not as they were recorded, and each layer's ops
+ * after what before(self, layer) queues. NULL: none. */
+void dit_before_layer(struct dit *m, err_t (*before)(void *self, int32_t layer), void *self);
+
+/* dit_pass without a flow at t = 0 in pieces: dit_clean_begin; then of each layer in turn
+ * dit_clean_kv, with which K and V of these frames are queued, and dit_clean_rest. */
+MUST_USE err_t dit_clean_begin(struct dit *m, struct tensor x, int64_t first, int64_t sink_base);
+MUST_USE err_t dit_clean_kv(struct dit *m, int32_t layer);
+MUST_USE err_t dit_clean_rest(struct dit *m, int32_t layer);
 
 #endif

@@ -67,8 +67,7 @@ const struct ledger_decision *plan_resumed(const struct ledger *l)
 static bool has_lost_cache(const struct ledger *l, int64_t session)
 {
     const struct ledger_decision *last = last_decision(l);
-    return last && last->session == session &&
-           last->kv_generation != ledger_read(&l->dit.kv_generation);
+    return last && last->session == session && ledger_cache_is_lost(l);
 }
 
 /* last: the session's, NULL for its first. */
@@ -128,48 +127,37 @@ static bool has_prompt(const struct ledger *l, int64_t session)
     return last && last->session == session;
 }
 
-static bool is_wanted(const struct ledger *l, const struct conf *c, int64_t block)
-{
-    return (block + 1) * c->dit.block <= (int64_t)ledger_read(&l->gateway.want);
-}
-
-/* Clean pass of block L - 1, unless its K/V will never be read. */
+/* Clean pass of block L - 1, unless its K/V will never be read. One that is made beside a block
+ * waits until that block is wanted: it costs no time then, and may be dead work by then. */
 static struct plan plan_clean(const struct ledger *l, const struct conf *c, int64_t L,
                               bool (*is_ready)(void *, const struct ledger_script *), void *self)
 {
     struct plan p = {.action = PLAN_CLEAN, .block = L - 1, .script = -1, .needs = -1};
     p.session = ledger_session_of(l, L - 1);
     const int64_t next = ledger_session_of(l, L);
-    const bool is_new = is_decided(l, L);
+    const bool is_new = is_decided(l, L), is_wanted = ledger_is_wanted(l, L, c->dit.block);
     if ((is_new && plan_recaches((enum decision_kind)last_decision(l)->kind)) ||
         ledger_session_is_over(l, p.session)) {
         p.action = PLAN_SKIP_CLEAN;
     } else if (is_new) { /* other steps: no recache, and the clean pass takes none of them */
         return p;
-    } else if (next == p.session &&
-               is_wanted(l, c, L)) { /* else decide later, with newer prompts */
+    } else if (next == p.session && is_wanted) { /* else decide later, with newer prompts */
         const struct plan ahead =
             decide(l, c, (struct plan){.block = L, .session = next}, is_ready, self);
         if (ahead.action == PLAN_DECIDE || has_lost_cache(l, next)) return ahead;
-    } else if (has_lost_cache(l, p.session)) { /* nothing that the pass would read is left */
-        p.action = PLAN_WAIT;
+    } else if (has_lost_cache(l, p.session) || c->place.clean[0]) {
+        p.action = PLAN_WAIT; /* nothing that the pass would read is left; or it is made later */
     }
     return p;
 }
 
-struct plan plan_next(const struct ledger *l, const struct conf *c,
-                      bool (*is_ready)(void *self, const struct ledger_script *s), void *self)
+/* K = L. */
+static struct plan plan_block(const struct ledger *l, const struct conf *c, int64_t L,
+                              bool (*is_ready)(void *, const struct ledger_script *), void *self)
 {
-    const int64_t L = (int64_t)ledger_read(&l->dit.n_latents_blocks);
-    const int64_t K = (int64_t)ledger_read(&l->dit.n_clean_blocks);
     struct plan p = {.action = PLAN_WAIT, .block = L, .script = -1, .needs = -1};
-
-    MUST(K <= L && L <= K + 1);
-    if (!conf_overlaps(c) && (int64_t)ledger_read(&l->vae.n_latents) < L * c->dit.block) return p;
-    if (K < L) return plan_clean(l, c, L, is_ready, self);
-
     p.session = ledger_session_of(l, L);
-    if (p.session < 0 || !is_wanted(l, c, L)) return p;
+    if (p.session < 0 || !ledger_is_wanted(l, L, c->dit.block)) return p;
     if ((L + 1) * c->dit.block >
         (int64_t)ledger_read(&l->vae.n_latents) + c->dit.ring_latents - LATENTS_OF_VAE_STATE)
         return p;
@@ -181,4 +169,31 @@ struct plan plan_next(const struct ledger *l, const struct conf *c,
     }
     p.action = PLAN_BLOCK;
     return p;
+}
+
+static struct plan next(const struct ledger *l, const struct conf *c, bool is_clean,
+                        bool (*is_ready)(void *, const struct ledger_script *), void *self)
+{
+    const int64_t L = (int64_t)ledger_read(&l->dit.n_latents_blocks);
+    const int64_t K = (int64_t)ledger_read(&l->dit.n_clean_blocks);
+    const bool waits =
+        !conf_overlaps(c) && (int64_t)ledger_read(&l->vae.n_latents) < L * c->dit.block;
+
+    MUST(K <= L && L <= K + 1);
+    if (waits) return (struct plan){.action = PLAN_WAIT, .block = L, .script = -1, .needs = -1};
+    return K < L && !is_clean ? plan_clean(l, c, L, is_ready, self)
+                              : plan_block(l, c, L, is_ready, self);
+}
+
+struct plan plan_next(const struct ledger *l, const struct conf *c,
+                      bool (*is_ready)(void *self, const struct ledger_script *s), void *self)
+{
+    return next(l, c, false, is_ready, self);
+}
+
+struct plan plan_after_clean(const struct ledger *l, const struct conf *c,
+                             bool (*is_ready)(void *self, const struct ledger_script *s),
+                             void *self)
+{
+    return next(l, c, true, is_ready, self);
 }

@@ -34,6 +34,11 @@ struct plan {
 struct plan plan_next(const struct ledger *l, const struct conf *c,
                       bool (*is_ready)(void *self, const struct ledger_script *s), void *self);
 
+/* What plan_next would say if the clean pass that it asks for now were done. */
+struct plan plan_after_clean(const struct ledger *l, const struct conf *c,
+                             bool (*is_ready)(void *self, const struct ledger_script *s),
+                             void *self);
+
 /* The window under a decision's preset. */
 int32_t plan_window(const struct ledger *l, const struct conf *c, int64_t preset);
 /* The same and the steps, which the gateway has checked against the configuration: ERR_DATA if it

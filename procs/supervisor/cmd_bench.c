@@ -191,7 +191,9 @@ void bench_put_memory(struct bench *b, json_t *o)
         }
         for (int i = 0; i < MEMORY_CLASSES; i++) {
             char name[48];
-            const double gb = (double)ledger_read(&l->memory[w].bytes[i]) / 1e9;
+            uint64_t bytes = ledger_read(&l->memory[w].bytes[i]);
+            if (w == WRITER_DIT) bytes += ledger_read(&l->memory[LEDGER_MEMORY_CLEAN].bytes[i]);
+            const double gb = (double)bytes / 1e9;
             snprintf(name, sizeof name, "device_%s_gb", ledger_memory_names[i]);
             json_object_set_new(one, name, json_real(gb));
             all_gb += gb;

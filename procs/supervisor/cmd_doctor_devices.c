@@ -9,22 +9,24 @@
 #include "procs/supervisor/machine.h"
 #include "procs/supervisor/rundir.h"
 
-enum { STAGES = 3, TEXT_BYTES = 700 };
+enum { PLACES = 4, TEXT_BYTES = 700 };
 #define GIB ((double)(1 << 30))
 /* Of one process, on the GPU, before it has asked for anything: measured on an H100. */
 #define CONTEXT_GIB 0.5
 
-static const char *const stages[STAGES] = {"text", "dit", "vae"};
+/* What needs memory there: place.clean is for a second model of dit's. */
+static const char *const stages[PLACES] = {"text", "dit", "vae", "dit"};
 
-static const char *place_of(const struct conf *c, int stage)
+static const char *place_of(const struct conf *c, int i)
 {
-    const char *const places[STAGES] = {c->place.text, c->place.dit, c->place.vae};
-    return places[stage];
+    const char *const places[PLACES] = {c->place.text, c->place.dit, c->place.vae, c->place.clean};
+    return places[i];
 }
 
-/* Device of stage i, if no stage before it has the same. */
+/* The i-th device, if there is one and none before it is the same. */
 static const char *new_place(const struct conf *c, int i)
 {
+    if (place_of(c, i)[0] == '\0') return NULL;
     for (int j = 0; j < i; j++)
         if (strcmp(place_of(c, j), place_of(c, i)) == 0) return NULL;
     return place_of(c, i);
@@ -52,7 +54,7 @@ static int sum_needs(struct doctor *d, const char *name, struct machine_need *al
     int n = 0;
     bool is_known = true;
     *all = (struct machine_need){0};
-    for (int i = 0; i < STAGES; i++) {
+    for (int i = 0; i < PLACES; i++) {
         if (strcmp(place_of(d->conf, i), name) != 0) continue;
         if (machine_need(d->bin_dir, stages[i], d->conf, &one) != OK) {
             snprintf(found, sizeof found, "%s on %s: %s", stages[i], name, err_text());
@@ -109,12 +111,23 @@ static void check_memory(struct doctor *d, const char *name, const struct machin
                "end what else runs there, or change [place]");
 }
 
+/* Clean passes elsewhere write into the DiT's KV cache. */
+static void check_clean(struct doctor *d)
+{
+    char found[TEXT_BYTES];
+    const char *clean = d->conf->place.clean, *dit = d->conf->place.dit;
+    if (clean[0] == '\0' || strcmp(clean, dit) == 0) return;
+    if (machine_share(d->bin_dir, dit, clean) == OK) return;
+    snprintf(found, sizeof found, "place.clean = %s, place.dit = %s: %s", clean, dit, err_text());
+    doctor_say(d, BAD, "peer access", found, "leave place.clean empty");
+}
+
 /* Without it latents go from one device to another through the host: this is news, not a need. */
 static void check_peers(struct doctor *d)
 {
     char found[TEXT_BYTES];
-    for (int i = 0; i < STAGES; i++) {
-        for (int j = i + 1; j < STAGES; j++) {
+    for (int i = 0; i < PLACES; i++) {
+        for (int j = i + 1; j < PLACES; j++) {
             const char *a = new_place(d->conf, i), *b = new_place(d->conf, j);
             if (!a || !b || strcmp(a, "cpu") == 0 || strcmp(b, "cpu") == 0) continue;
             const err_t e = machine_share(d->bin_dir, a, b);
@@ -148,7 +161,7 @@ void doctor_devices(struct doctor *d)
         return;
     }
     bool has_all = true;
-    for (int i = 0; i < STAGES; i++) {
+    for (int i = 0; i < PLACES; i++) {
         const char *name = new_place(d->conf, i);
         if (!name) continue;
         if (check_device(d, name, &m)) {
@@ -160,5 +173,8 @@ void doctor_devices(struct doctor *d)
             check_room(d);
         }
     }
-    if (has_all) check_peers(d);
+    if (has_all) {
+        check_peers(d);
+        check_clean(d);
+    }
 }

@@ -83,16 +83,16 @@ static json_t *counters(const struct ledger *l)
     return o;
 }
 
-/* Memory of the GPU that a stage is on, by class, if no stage before it is on the same; else NULL.
+/* Memory of the GPU of a row of l->memory, by class, if no row before it is of the same; else NULL.
  * What the stages do not count are contexts, libraries, and programs that are not ours. */
-static json_t *gpu_memory(const struct ledger *l, enum ledger_writer first)
+static json_t *gpu_memory(const struct ledger *l, int first)
 {
     const uint64_t gpu = ledger_read(&l->memory[first].gpu);
     const struct ledger_memory *newest = &l->memory[first];
     uint64_t bytes[MEMORY_CLASSES] = {0}, counted = 0;
     char name[32], key[32];
     if (gpu == 0) return NULL;
-    for (enum ledger_writer w = 0; w < WRITERS; w++) {
+    for (int w = 0; w < LEDGER_MEMORIES; w++) {
         const struct ledger_memory *m = &l->memory[w];
         if (ledger_read(&m->gpu) != gpu) continue;
         if (w < first) return NULL;
@@ -117,7 +117,7 @@ static json_t *gpu_memory(const struct ledger *l, enum ledger_writer first)
 static json_t *memory(const struct ledger *l)
 {
     json_t *all = json_array();
-    for (enum ledger_writer w = 0; w < WRITERS; w++) {
+    for (int w = 0; w < LEDGER_MEMORIES; w++) {
         json_t *one = gpu_memory(l, w);
         if (one) json_array_append_new(all, one);
     }

@@ -8,7 +8,7 @@
 
 #include "common/clock.h"
 
-enum { GPUS_MAX = 3, FIGURES = 4, WHY_BYTES = 160 };
+enum { GPUS_MAX = 4, FIGURES = 4, WHY_BYTES = 160 };
 enum { NVML_CLOCK_SM = 1, NVML_CLOCK_MEM = 2, NVML_TEMPERATURE_GPU = 0 };
 static const int64_t EVERY_NS = NS_PER_S / 2;
 static const char own_name[] = "libnvidia-ml.so.1";
@@ -98,6 +98,7 @@ err_t gpus_open(struct gpus **out, const struct conf *c, const char *library, co
     add_place(g, c->place.text);
     add_place(g, c->place.dit);
     add_place(g, c->place.vae);
+    add_place(g, c->place.clean);
     const char *why = g->n ? load(g, library ? library : own_name) : NULL;
     for (int32_t i = 0; i < g->n; i++) {
         if (why) snprintf(g->gpu[i].why, sizeof g->gpu[i].why, "%.150s", why);

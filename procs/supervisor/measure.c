@@ -56,6 +56,18 @@ static const struct ledger_span *encoding_of(const struct trace *tr, int64_t scr
     return NULL;
 }
 
+/* A clean pass that was made while the next block was, whose span then ends later. */
+static bool is_beside(const struct trace_list *dit, int64_t at)
+{
+    const struct ledger_span *s = &dit->v[at];
+    for (int64_t i = at + 1; s->phase == PHASE_CLEAN && i < dit->n; i++) {
+        const struct ledger_span *next = &dit->v[i];
+        if (next->phase == PHASE_DENOISE && next->part == SPAN_WHOLE)
+            return next->began_ns <= s->began_ns;
+    }
+    return false;
+}
+
 /* Of [from, to), the time in which dit worked on blocks before this one. */
 static int64_t work_before(const struct trace *tr, int64_t from_ns, int64_t to_ns)
 {
@@ -67,7 +79,7 @@ static int64_t work_before(const struct trace *tr, int64_t from_ns, int64_t to_n
             (s->phase == PHASE_DENOISE && s->part == SPAN_WHOLE) || s->phase == PHASE_CLEAN;
         const int64_t begin = s->began_ns > from_ns ? s->began_ns : from_ns;
         const int64_t end = s->ended_ns < to_ns ? s->ended_ns : to_ns;
-        if (is_unit && end > begin) sum_ns += end - begin;
+        if (is_unit && end > begin && !is_beside(dit, i)) sum_ns += end - begin;
     }
     return sum_ns;
 }
@@ -163,8 +175,8 @@ int64_t measure_dit_to_vae(const struct times *t, int64_t *out)
     int64_t n = 0;
     for (int64_t i = 0; i < t->n_blocks; i++) {
         const struct latent_times *first = &t->latent[i * t->n_per_block];
-        if (i == 0 || first[-1].ready_ns <= t->block[i].made_ns)
-            out[n++] = first->began_ns - t->block[i].made_ns;
+        if (i == 0 || first[-1].ready_ns <= t->block[i].given_ns)
+            out[n++] = first->began_ns - t->block[i].given_ns;
     }
     return n;
 }

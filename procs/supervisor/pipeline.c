@@ -50,9 +50,9 @@ out:
 
 err_t pipeline_check(const struct conf *c, const char *bin_dir)
 {
-    static const char *const keys[] = {"place.text", "place.dit", "place.vae"};
-    const char *const devices[] = {c->place.text, c->place.dit, c->place.vae};
-    for (int i = 0; i < 3; i++) {
+    static const char *const keys[] = {"place.text", "place.dit", "place.vae", "place.clean"};
+    const char *const devices[] = {c->place.text, c->place.dit, c->place.vae, c->place.clean};
+    for (int i = 0; i < 4 && devices[i][0]; i++) {
         if (i > 0 && strcmp(devices[i], devices[i - 1]) == 0) continue;
         const err_t e = machine_device(bin_dir, devices[i], NULL);
         if (e != OK) return err_prefix(e, "%s = %s", keys[i], devices[i]);

@@ -64,16 +64,17 @@ json_t *results_head(const char *protocol, const char *commit, const char *conf_
     char cpu[96];
     cpu_name(cpu, sizeof cpu);
     return json_pack(
-        "{s:s, s:i, s:s, s:s, s:{s:s, s:i, s:s, s:s, s:s}, s:{s:s, s:s, s:i, s:i, s:i, s:i, s:i,"
+        "{s:s, s:i, s:s, s:s, s:{s:s, s:i, s:s, s:s, s:s, s:s}, s:{s:s, s:s, s:i, s:i, s:i, s:i, "
+        "s:i,"
         " s:s, s:b, s:b, s:b, s:b, s:i, s:i}, s:[]}",
         "format", file_format, "version", 1, "protocol", protocol, "commit", commit, "machine",
         "cpu", cpu, "cpus", (int)sysconf(_SC_NPROCESSORS_ONLN), "text", c->place.text, "dit",
-        c->place.dit, "vae", c->place.vae, "config", "file", conf_file ? conf_file : "demo.ini",
-        "preset", preset, "width_px", (int)conf_width_px(c), "height_px", (int)conf_height_px(c),
-        "block", (int)c->dit.block, "window", (int)c->dit.window, "sink", (int)c->dit.sink, "steps",
-        c->dit.steps, "graphs", (int)c->gpu.graphs, "edge", (int)c->gpu.edge, "overlap",
-        (int)conf_overlaps(c), "reuse", (int)c->cache.reuse, "fps", (int)c->run.fps, "ahead_ms",
-        (int)c->run.ahead_ms, "runs");
+        c->place.dit, "vae", c->place.vae, "clean", c->place.clean, "config", "file",
+        conf_file ? conf_file : "demo.ini", "preset", preset, "width_px", (int)conf_width_px(c),
+        "height_px", (int)conf_height_px(c), "block", (int)c->dit.block, "window",
+        (int)c->dit.window, "sink", (int)c->dit.sink, "steps", c->dit.steps, "graphs",
+        (int)c->gpu.graphs, "edge", (int)c->gpu.edge, "overlap", (int)conf_overlaps(c), "reuse",
+        (int)c->cache.reuse, "fps", (int)c->run.fps, "ahead_ms", (int)c->run.ahead_ms, "runs");
 }
 
 static bool has_phase(const json_t *run, const char *phase)

@@ -61,7 +61,11 @@ static void add_dit(struct times *t, const struct ledger_span *s)
     if (!b) return;
     if (s->phase == PHASE_PROMPT) b->prompt_ns = took_ns;
     if (s->phase == PHASE_RECACHE) b->recache_ns = took_ns;
-    if (s->phase == PHASE_CLEAN) b->clean_ns = took_ns;
+    if (s->phase == PHASE_CLEAN) {
+        b->clean_ns = took_ns;
+        b->clean_began_ns = s->began_ns;
+        b->clean_ended_ns = s->ended_ns;
+    }
     if (s->phase == PHASE_DENOISE && s->part == SPAN_WHOLE) {
         b->began_ns = s->began_ns;
         b->made_ns = s->ended_ns;
@@ -78,6 +82,21 @@ static void add_vae(struct times *t, const struct ledger_span *s)
     t->latent[i].ready_ns = s->ended_ns;
     if (i % t->n_per_block == t->n_per_block - 1)
         t->block[i / t->n_per_block].ready_ns = s->ended_ns;
+}
+
+/* When vae might begin; and what is in the next block's first step is not counted twice. */
+static void set_given(struct times *t, const struct conf *c)
+{
+    for (int64_t i = 0; i < t->n_blocks; i++) {
+        struct block_times *b = &t->block[i];
+        const struct block_times *next = b + 1; /* one more than there are is there, all 0 */
+        const int64_t vae_ns = t->latent[i * t->n_per_block].began_ns;
+        const bool has_waited =
+            conf_cleans_first(c) && b->clean_ended_ns > b->made_ns && b->clean_ended_ns <= vae_ns;
+        b->given_ns = has_waited ? b->clean_ended_ns : b->made_ns;
+        if (b->clean_began_ns >= next->began_ns && b->clean_began_ns < next->made_ns)
+            b->clean_ns = 0;
+    }
 }
 
 static void add_gateway(struct times *t, const struct ledger_span *s)
@@ -128,6 +147,7 @@ err_t times_of(struct times *out, const struct trace *t, const struct ledger *l,
     for (int64_t i = 0; i < x.n_blocks; i++) place(&x, l, i);
     for (int64_t i = 0; i < t->of[WRITER_DIT].n; i++) add_dit(&x, &t->of[WRITER_DIT].v[i]);
     for (int64_t i = 0; i < t->of[WRITER_VAE].n; i++) add_vae(&x, &t->of[WRITER_VAE].v[i]);
+    set_given(&x, c);
     for (int64_t i = 0; i < t->of[WRITER_GATEWAY].n; i++)
         add_gateway(&x, &t->of[WRITER_GATEWAY].v[i]);
     *out = x;

@@ -38,7 +38,10 @@ enum { TIMES_STEPS_MAX = 8 };
 struct block_times {
     int64_t session, at;       /* whose, and which of it, from 0 */
     int64_t began_ns, made_ns; /* dit: from its begin to the commit of its latents */
-    int64_t step_ns[TIMES_STEPS_MAX], prompt_ns, recache_ns, clean_ns; /* durations */
+    int64_t step_ns[TIMES_STEPS_MAX], prompt_ns, recache_ns; /* durations */
+    int64_t clean_ns; /* duration; 0 of one beside the next block's first step (place.clean) */
+    int64_t clean_began_ns, clean_ended_ns;
+    int64_t given_ns; /* made, and if vae has left its clean pass the device, that too */
     int64_t ready_ns; /* its last frame is decoded */
 };
 

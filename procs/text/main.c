@@ -129,7 +129,7 @@ static err_t text_open(struct stage *st, void **self)
     stage_piece(st, "tokenizer");
     p->has_weights = true;
     TRY(choices_map(st, "text"));
-    if (c->text.resident) TRY(weights_map(p->weights, st, "text", &p->weights_region));
+    if (c->text.resident) TRY(weights_map(p->weights, st, st->dev, "text", &p->weights_region));
     TRY(stage_region(st, st->host, "prompts", prompts_bytes(c), PROMPTS_LAYOUT, NULL,
                      &p->prompts_region));
     p->prompts = p->prompts_region.data;
@@ -177,7 +177,7 @@ static err_t load_weights(struct text_stage *p)
     if (p->weights_region.data) return OK;
     p->has_weights = true;
     dev_unseal(p->st->dev);
-    TRY(weights_map(p->weights, p->st, "text", &p->weights_region));
+    TRY(weights_map(p->weights, p->st, p->st->dev, "text", &p->weights_region));
     e = stage_tell_memory(p->st);
 out:
     dev_seal(p->st->dev);

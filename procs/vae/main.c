@@ -61,7 +61,7 @@ static err_t open_regions(struct vae_stage *p)
     struct stage *st = p->st;
     const struct conf *c = &st->conf;
     TRY(choices_map(st, "vae"));
-    TRY(weights_map(p->weights, st, "vae", &p->weights_region));
+    TRY(weights_map(p->weights, st, st->dev, "vae", &p->weights_region));
     TRY(stage_region(st, st->dev, "vae.0", vae_state_bytes(p->model), VAE_LAYOUT, NULL,
                      &p->state_region));
     vae_bind_state(p->model, p->state_region.data);

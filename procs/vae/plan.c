@@ -1,6 +1,15 @@
 /* plan.c - see plan.h. */
 #include "procs/vae/plan.h"
 
+/* The clean pass of the block comes first, if dit makes it now: the next block is wanted, and dit
+ * has what the pass reads. */
+static bool waits_for_clean(const struct ledger *l, const struct conf *c, int64_t block)
+{
+    return conf_cleans_first(c) && block >= (int64_t)ledger_read(&l->dit.n_clean_blocks) &&
+           ledger_is_wanted(l, block + 1, c->dit.block) &&
+           !ledger_session_is_over(l, ledger_session_of(l, block)) && !ledger_cache_is_lost(l);
+}
+
 struct vae_plan vae_plan_next(const struct ledger *l, const struct conf *c)
 {
     const int64_t NB = c->dit.block, at_latent = (int64_t)ledger_read(&l->vae.n_latents);
@@ -9,6 +18,7 @@ struct vae_plan vae_plan_next(const struct ledger *l, const struct conf *c)
 
     const int64_t at = ledger_session_of(l, at_latent / NB);
     MUST(at >= 0); /* dit made this latent for a session */
+    if (waits_for_clean(l, c, at_latent / NB)) return p;
     const struct ledger_session *s = &l->sessions[at];
     p.r = at_latent - s->first_block * NB;
     p.first_frame = s->first_frame + ledger_frames_of(p.r);

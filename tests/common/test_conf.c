@@ -106,10 +106,10 @@ static void test_the_files_for_gpus(void **state)
 {
     (void)state;
     static const struct {
-        const char *path, *text, *dit, *vae;
+        const char *path, *text, *dit, *vae, *clean;
     } files[] = {
-        {"configs/longlive-h100.ini", "cuda:0", "cuda:0", "cuda:0"},
-        {"configs/longlive-2gpu.ini", "cuda:1", "cuda:0", "cuda:1"},
+        {"configs/longlive-h100.ini", "cuda:0", "cuda:0", "cuda:0", ""},
+        {"configs/longlive-2gpu.ini", "cuda:1", "cuda:0", "cuda:1", "cuda:1"},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         struct conf c, want;
@@ -122,12 +122,48 @@ static void test_the_files_for_gpus(void **state)
         strcpy(want.place.text, files[i].text);
         strcpy(want.place.dit, files[i].dit);
         strcpy(want.place.vae, files[i].vae);
+        strcpy(want.place.clean, files[i].clean);
         memcpy(want.presets, c.presets, sizeof c.presets);
         want.dit.window_max = c.presets[0] ? 12 : 0;
         assert_memory_equal(&c, &want, sizeof c);
         assert_int_equal(conf_overlaps(&c), i == 1); /* on one GPU they take turns */
         c.dit.overlap = i == 0 ? OVERLAP_TRUE : OVERLAP_FALSE;
         assert_int_equal(conf_overlaps(&c), i == 0);
+    }
+}
+
+/* The VAE waits for clean passes on its own device, where it works beside dit at all. */
+static void test_who_makes_way_for_clean_passes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *dit, *vae, *clean;
+        int32_t overlap; /* enum conf_overlap */
+        int cleans_first;
+    } row[] = {
+        {"cuda:0", "cuda:1", "", OVERLAP_AUTO, 0},
+        {"cuda:0", "cuda:1", "cuda:1", OVERLAP_AUTO, 1},
+        {"cuda:0", "cuda:1", "cuda:1", OVERLAP_TRUE, 1},
+        {"cuda:0", "cuda:1", "cuda:1", OVERLAP_FALSE, 0},
+        {"cuda:0", "cuda:1", "cuda:2", OVERLAP_AUTO, 0},
+        {"cuda:0", "cuda:1", "cuda:0", OVERLAP_AUTO, 0},
+        {"cuda:0", "cuda:1", "cuda:10", OVERLAP_TRUE, 0},
+        {"cuda:0", "cuda:0", "cuda:0", OVERLAP_AUTO, 0}, /* they take turns */
+        {"cuda:0", "cuda:0", "cuda:0", OVERLAP_TRUE, 1},
+        {"cuda:0", "cuda:0", "cuda:1", OVERLAP_TRUE, 0},
+        {"cpu", "cpu", "cpu", OVERLAP_AUTO, 1},
+        {"cpu", "cpu", "", OVERLAP_TRUE, 0},
+        {"cpu", "cuda:0", "cpu", OVERLAP_TRUE, 0},
+    };
+    struct conf c;
+    conf_default(&c);
+    assert_string_equal(c.place.clean, "");
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        strcpy(c.place.dit, row[i].dit);
+        strcpy(c.place.vae, row[i].vae);
+        strcpy(c.place.clean, row[i].clean);
+        c.dit.overlap = row[i].overlap;
+        if (conf_cleans_first(&c) != row[i].cleans_first) fail_msg("row %zu", i);
     }
 }
 
@@ -404,6 +440,8 @@ static void test_written_and_read_back(void **state)
         "dit.global_sink=false",
         "dit.steps=5,4,3,2,1",
         "place.vae=cuda:63",
+        "place.dit=cuda:0",
+        "place.clean=cuda:62",
         "model.weights=random:18446744073709551615",
         "dit.window=24",
         "dit.ring_latents=4096",
@@ -515,6 +553,7 @@ int main(void)
         cmocka_unit_test(test_the_files_of_this_repository),
         cmocka_unit_test(test_paths_of_a_file),
         cmocka_unit_test(test_the_files_for_gpus),
+        cmocka_unit_test(test_who_makes_way_for_clean_passes),
         cmocka_unit_test(test_every_refusal_names_place_and_reason),
         cmocka_unit_test(test_files_that_cannot_be_read),
         cmocka_unit_test(test_a_long_line_sets_no_other_key),

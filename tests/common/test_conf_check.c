@@ -68,6 +68,13 @@ static void test_what_is_refused(void **state)
         {"place.vae=cuda:64", "place.vae = cuda:64: cpu or cuda:N"},
         {"place.vae=cuda:1x", "cpu or cuda:N"},
         {"place.vae=c", "cpu or cuda:N"},
+        {"place.clean=gpu", "place.clean = gpu: cpu or cuda:N, N from 0 to 63"},
+        {"place.clean=cuda:64 place.dit=cuda:0", "place.clean = cuda:64: cpu or cuda:N"},
+        {"place.clean=cuda: place.dit=cuda:0", "place.clean = cuda:: cpu or cuda:N"},
+        {"place.clean=cpu place.dit=cuda:0",
+         "place.clean = cpu, place.dit = cuda:0: both cpu or both cuda:N"},
+        {"place.clean=cuda:1", "place.clean = cuda:1, place.dit = cpu: both cpu or both cuda:N"},
+        {"place.clean=cuda:1 place.vae=cuda:1", "both cpu or both cuda:N"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         want_fails(check(bad[i][0]), ERR_CONFIG, bad[i][1]);
@@ -91,6 +98,12 @@ static void test_what_is_just_inside(void **state)
         "dit.steps=5,4,3,2,1",
         "model.precision=fp32",
         "place.dit=cuda:0 place.vae=cuda:63",
+        "place.clean=",
+        "place.clean= place.dit=cuda:0",
+        "place.clean=cpu",
+        "place.clean=cpu place.vae=cuda:0",
+        "place.clean=cuda:63 place.dit=cuda:0",
+        "place.clean=cuda:0 place.dit=cuda:0",
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) want_ok(check(good[i]));
 }

@@ -12,6 +12,7 @@ import test_bench  # noqa: E402
 import test_cache  # noqa: E402
 import test_compare  # noqa: E402
 import test_checkpoint  # noqa: E402
+import test_clean  # noqa: E402
 import test_cuda  # noqa: E402
 import test_exact  # noqa: E402
 import test_kill  # noqa: E402
@@ -26,7 +27,7 @@ import test_preset  # noqa: E402
 import test_video  # noqa: E402
 
 MODULES = [test_video, test_bad_input, test_live, test_cache, test_checkpoint, test_exact,
-           test_kill, test_matrix, test_faults, test_messages, test_cuda, test_recovery,
+           test_kill, test_matrix, test_clean, test_faults, test_messages, test_cuda, test_recovery,
            test_supervisors, test_pace, test_preset, test_bench,
            test_compare]
 

@@ -20,6 +20,7 @@ def placed(text, dit, vae):
 
 
 ONE_GPU, TWO_GPUS = placed("cuda:0", "cuda:0", "cuda:0"), placed("cuda:1", "cuda:0", "cuda:1")
+CLEAN_HERE, CLEAN_THERE = ["--set", "place.clean=cuda:0"], ["--set", "place.clean=cuda:1"]
 
 
 def test_cuda_frames(tmp):
@@ -30,6 +31,9 @@ def test_cuda_frames(tmp):
     want = video("cpu")
     for name, machine, places in (("one", "gpus=1 peer=0", ONE_GPU),
                                   ("two", "gpus=2 late_ms=200 pin=0", TWO_GPUS),
+                                  ("clean", "gpus=2", TWO_GPUS + CLEAN_THERE),
+                                  ("clean, own memory", "gpus=2 ipc=0", TWO_GPUS + CLEAN_THERE),
+                                  ("clean, one GPU", "gpus=1", ONE_GPU + CLEAN_HERE),
                                   ("mixed", "gpus=1", placed("cpu", "cuda:0", "cpu"))):
         with fake_gpus(machine):
             got = video(name, *places)
@@ -39,6 +43,20 @@ def test_cuda_frames(tmp):
     with fake_gpus("gpus=2 pin=0"), Pipeline(tmp, *TWO_GPUS) as p:
         wait_for("a word of what is not pinned, once it is idle", 20,
                  lambda: "ev=not_pinned" in file_text(p.run_dir, "log", "vae.log"))
+
+
+def test_cuda_clean_passes_need_peers(tmp):
+    """They write into the DiT's memory: one line, at once, from doctor too."""
+    places = TWO_GPUS + CLEAN_THERE
+    for machine in ("gpus=2 peer=0", "gpus=2 peer=2"):
+        with fake_gpus(machine):
+            r = run(["generate", "-c", NANO, "--quiet", "-o", os.path.join(tmp, "x.y4m"),
+                     "--script", script(tmp), "--blocks", str(BLOCKS)] + places)
+            check(r.returncode == 69 and "place.clean = cuda:1" in r.stderr and
+                  r.stderr.count("\n") == 1, r.returncode, r.stderr)
+            r = run(["doctor", "-c", NANO, "--run", os.path.join(tmp, "run")] + places)
+            check(r.returncode == 69 and "BAD  peer access   place.clean = cuda:1" in r.stdout,
+                  r.stdout)
 
 
 def file_text(*path):
@@ -78,12 +96,13 @@ def test_cuda_edge(tmp):
 def test_cuda_keeper_killed(tmp):
     """The edge goes with its keeper, and with it what vae has yet to decode: the host has that. The
     KV cache goes too, so the stream is another one from there on, which replays to the bit."""
-    with fake_gpus("gpus=2"):
-        got, s, kept = run_during(tmp, "keeper", [10], kill_keeper, *TWO_GPUS)
-        c = s["counters"]
-        check(s["edge"] == "cuda_ipc" and c["rebuilds"] == 1, s["edge"], c)
-        check(0 < c["latents_from_edge"] <= c["latents_decoded"], c)
-        check(replay(tmp, kept, "again") == got, "the replay shows another video")
+    for name, places in (("keeper", TWO_GPUS), ("keeper-clean", TWO_GPUS + CLEAN_THERE)):
+        with fake_gpus("gpus=2"):
+            got, s, kept = run_during(tmp, name, [10], kill_keeper, *places)
+            c = s["counters"]
+            check(s["edge"] == "cuda_ipc" and c["rebuilds"] == 1, s["edge"], c)
+            check(0 < c["latents_from_edge"] <= c["latents_decoded"], c)
+            check(replay(tmp, kept, name + "-again") == got, "the replay shows another video")
 
 
 def edge_is_used(s):
@@ -107,6 +126,8 @@ def test_cuda_memory(tmp):
     for machine, places, on in (
             ("gpus=1 memory_mb=700", ONE_GPU, {"cuda:0": ("text", "dit", "vae")}),
             ("gpus=2 memory_mb=700", TWO_GPUS, {"cuda:1": ("text", "vae"), "cuda:0": ("dit",)}),
+            ("gpus=2 memory_mb=700", TWO_GPUS + CLEAN_THERE,
+             {"cuda:1": ("text", "vae", "dit"), "cuda:0": ("dit",)}),
             ("gpus=1 ipc=0 memory_mb=700", ONE_GPU, {"cuda:0": ("text", "dit", "vae")})):
         with fake_gpus(machine), Pipeline(tmp, *places) as p:
             before = status(p.run_dir)
@@ -124,6 +145,9 @@ def test_cuda_memory(tmp):
                 elif "vae" in on[m["device"]]:
                     edge = m["edge_bytes"]
                     check(edge > 0, machine, m)
+                if places[-2:] == CLEAN_THERE and m["device"] == "cuda:1":
+                    check(0 < need[2] - counted[2] < need[2] / 4, "steps have scratch, too:", need)
+                    need[2] = counted[2]
                 check(counted == need, machine, counted, "of", need)
                 check(m["all_bytes"] == 700 << 20 >= m["used_bytes"] > 0, machine, m)
                 for key in ("weights_bytes", "state_bytes", "edge_bytes", "scratch_bytes"):
@@ -170,8 +194,9 @@ def test_cuda_without_ipc(tmp):
     """Memory of the GPU is then each stage's. A VAE or text encoder that dies is restored to the
     bit; a DiT rebuilds its cache, and says that the video is another one."""
     want = generate(tmp, "cpu", "--script", script(tmp), "--blocks", "20")
-    for machine in ("gpus=1 ipc=0", "gpus=1 ipc=2"):
-        with fake_gpus(machine), Pipeline(tmp, *ONE_GPU) as p:
+    for machine, places in (("gpus=1 ipc=0", ONE_GPU), ("gpus=1 ipc=2", ONE_GPU),
+                            ("gpus=2 ipc=0", TWO_GPUS + CLEAN_THERE)):
+        with fake_gpus(machine), Pipeline(tmp, *places) as p:
             got, s = lose(p, tmp, ["vae", "text", "gateway", "vae"])
             check(got == want and s["exact"], machine, "first frame that differs:",
                   next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))
@@ -241,10 +266,13 @@ def test_cuda_kill_sample(tmp):
     with fake_gpus("gpus=2"):
         run_matrix(tmp, "two GPUs, sample", ("dit", "vae"),
                    options("relative", "false") + TWO_GPUS, sample, edge_is_used)
+        run_matrix(tmp, "clean passes on the other, sample", ("dit",),
+                   options("relative", "true") + TWO_GPUS + CLEAN_THERE, lambda kills: kills[::13])
 
 
 def test_cuda_kill_matrix(tmp):
-    for machine, places in (("gpus=1", ONE_GPU), ("gpus=2", TWO_GPUS)):
+    for machine, places in (("gpus=1", ONE_GPU), ("gpus=2", TWO_GPUS),
+                            ("gpus=2", TWO_GPUS + CLEAN_THERE)):
         with fake_gpus(machine):
             run_matrix(tmp, machine, ("dit", "vae", "gateway"),
                        options("absolute", "true") + places, at_end=edge_is_used)
@@ -263,7 +291,8 @@ def test_cuda_smoke(tmp):
         smoke.kills(tmp, NANO, 40, 6, "--set", "model.precision=fp32")
 
 
-TESTS = [test_cuda_frames, test_cuda_edge, test_cuda_recording, test_cuda_keeper_killed,
+TESTS = [test_cuda_frames, test_cuda_clean_passes_need_peers, test_cuda_edge,
+         test_cuda_recording, test_cuda_keeper_killed,
          test_cuda_memory, test_cuda_doctor, test_cuda_without_ipc, test_cuda_not_resident,
          test_cuda_kill_sample]
 FULL = [test_cuda_kill_matrix, test_cuda_kill_matrix_text, test_cuda_smoke]

@@ -37,12 +37,12 @@ def kill_one(heads, run_dir, stage, landed):
         pass
 
 
-def run_with_kills(tmp, name, n_kills, seed, conf):
+def run_with_kills(tmp, name, n_kills, seed, conf, sets):
     """Kills at random times while a job runs; the hashes, the kills by phase, the file."""
     rng = random.Random(seed)
     args = ["--script", script(tmp), "--blocks", "40"]
     sums, movie = os.path.join(tmp, name + ".sha256"), os.path.join(tmp, name + ".mp4")
-    with Pipeline(tmp, conf=conf) as p:
+    with Pipeline(tmp, *sets, conf=conf) as p:
         keeper = next(q["pid"] for q in status(p.run_dir)["processes"] if q["name"] == "keeper")
         job = start(["generate", "--run", p.run_dir, "--quiet", "--hashes", sums, "-o", movie] +
                     args)
@@ -61,13 +61,13 @@ def run_with_kills(tmp, name, n_kills, seed, conf):
     return hashes(sums), landed, movie
 
 
-def random_kills(tmp, n_kills, n_per_run, first_seed, conf=NANO):
+def random_kills(tmp, n_kills, n_per_run, first_seed, conf=NANO, sets=()):
     want = generate(tmp, "calm", "--script", script(tmp), "--blocks", "40", conf=conf)
     total, seed = collections.Counter(), first_seed
     while total.total() < n_kills:
         name = "killed%d" % seed
         got, landed, movie = run_with_kills(tmp, name, min(n_per_run, n_kills - total.total()),
-                                            seed, conf)
+                                            seed, conf, sets)
         check(landed.total() > 0, "no kill landed: the run was over")
         check(got == want, "seed", seed, "first frame that differs:",
               next((i for i, (a, b) in enumerate(zip(want, got)) if a != b), len(got)))

@@ -15,6 +15,7 @@
 #include "ipc/keeper.h"
 #include "ipc/sock.h"
 #include "kernels/ops.h"
+#include "procs/dit/ahead.h"
 #include "procs/dit/dit.h"
 #include "procs/gateway/hashes.h"
 #include "procs/gateway/out.h"
@@ -115,6 +116,18 @@ static err_t open_server(int n)
     return e;
 }
 
+static err_t open_ahead(int n)
+{
+    struct stage st = {.conf = conf};
+    struct ahead *x = NULL;
+    want_ok(dev_open(&st.clean_dev, "cpu", 1));
+    const err_t e = FAILING(n, ahead_open(&x, &st));
+    assert_true((e == OK) == (x != NULL));
+    ahead_close(&x);
+    dev_close(&st.clean_dev); /* which must find nothing */
+    return e;
+}
+
 static err_t open_keeper(int n)
 {
     struct keeperd *d = NULL;
@@ -173,7 +186,8 @@ static void test_models(void **state)
     (void)state;
     check_open(open_dev, 1);
     check_open(open_weights, 1);
-    check_open(open_dit, 3); /* itself, its weights' names, its memory */
+    check_open(open_dit, 3);   /* itself, its weights' names, its memory */
+    check_open(open_ahead, 3); /* itself, its weights' names, its memory */
     check_open(open_vae, 3);
     check_open(open_umt5, 3);
     check_open(open_checkpoint, 2);

@@ -44,6 +44,9 @@ const char *const sim_broken_names[SIM_VARIANTS] = {
     [SIM_PRESET_NOT_DECIDED] = "the newest preset, not the decision's",
     [SIM_WINDOW_NOT_RECACHED] = "another window without a recache",
     [SIM_EDGE_TOO_SMALL] = "an edge with a slot less than dit may be ahead",
+    [SIM_CLEAN_READS_THERE] = "clean passes elsewhere without a cache of their own",
+    [SIM_RECACHE_OF_ONE] = "a recache of one cache of two",
+    [SIM_CLEAN_COUNTED_EARLY] = "a clean pass elsewhere counted before it is made",
 };
 
 struct sim *sim_open(void)
@@ -199,7 +202,7 @@ static void die(struct sim *s, enum ledger_writer w, bool is_signal)
         lose_mails(s);
     }
     t->is_alive = t->is_open = t->was_idle = false;
-    t->line = t->sub_line = 0;
+    t->line = t->sub_line = t->layer_line = 0;
     t->n_units_death = n;
     if (policy_died(&t->policy, &d, s->now_ns, &limits) != VERDICT_AGAIN)
         sim_fail(s, "the supervisor gives %s up", ledger_writer_names[w]);
@@ -222,8 +225,8 @@ static void haunt(struct sim *s)
     struct sim_dit *d = &s->ghost;
     if (s->ghost_ns == 0 || s->now_ns < s->ghost_ns || s->stage[WRITER_DIT].line == 0) return;
     s->ghost_ns = 0;
-    const int32_t slot = kv_slot(&s->kv, d->first, d->base);
-    s->k[d->layer % SIM_LAYERS][slot] = sim_mix(d->x[0], 10);
+    const int32_t slot = kv_slot(&s->kv, d->in_hand.first, d->in_hand.base);
+    s->cache.k[d->layer % SIM_LAYERS][slot] = sim_mix(d->in_hand.x[0], 10);
 }
 
 static void cause_faults(struct sim *s, enum ledger_writer w)

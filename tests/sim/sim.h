@@ -69,6 +69,9 @@ enum sim_broken {
     SIM_PRESET_NOT_DECIDED,       /* steps and window of the newest record, not the decision's */
     SIM_WINDOW_NOT_RECACHED,      /* another window, and no recache */
     SIM_EDGE_TOO_SMALL,           /* a slot less than dit may be ahead */
+    SIM_CLEAN_READS_THERE,        /* clean passes elsewhere read the cache that steps write into */
+    SIM_RECACHE_OF_ONE,           /* a recache leaves the cache of clean passes as it was */
+    SIM_CLEAN_COUNTED_EARLY,      /* K before the first step is through, and the pass with it */
     SIM_VARIANTS
 };
 extern const char *const sim_broken_names[SIM_VARIANTS];
@@ -76,11 +79,25 @@ extern const char *const sim_broken_names[SIM_VARIANTS];
 /* A stage: where it is, and when it takes its next step. A kill clears all but the policy. */
 struct sim_stage {
     bool is_alive, is_open, was_idle;
-    int line, sub_line; /* in its unit, and in a part of it; 0: between two */
+    int line, sub_line, layer_line; /* in its unit, a part of it, a layer there; 0: between two */
     int64_t next_ns;
     int64_t mean_ns;        /* of a step */
     uint64_t n_units_death; /* progress at the last death */
     struct policy policy;
+};
+
+/* K and V by slot; keys of the sink unrotated, too. */
+struct sim_cache {
+    uint64_t k[SIM_LAYERS][SIM_WINDOW_MAX], v[SIM_LAYERS][SIM_WINDOW_MAX];
+    uint64_t k_sink[SIM_LAYERS][SIM_WINDOW_MAX];
+};
+
+/* Frames on their way through the layers. */
+struct sim_pass {
+    struct sim_cache *cache;
+    uint64_t x[SIM_WINDOW_MAX];
+    int64_t first; /* in latents of the session */
+    int32_t n, step, base;
 };
 
 struct sim_dit {
@@ -88,9 +105,9 @@ struct sim_dit {
     int64_t in_force; /* decision whose prompt is loaded; -1 none */
     uint64_t prompt, emb[2];
     int32_t n_steps;
-    uint64_t x[SIM_WINDOW_MAX]; /* frames in hand */
-    int64_t first;              /* of x, in latents of the session */
-    int32_t n, i, pass, layer, base, n_tokens, n_tokens_full;
+    struct sim_pass in_hand;
+    struct sim_pass ahead; /* the clean pass that the first step follows; n 0: none */
+    int32_t i, layer, n_tokens, n_tokens_full;
     uint64_t edge;   /* generation that it has mapped; 0 none */
     uint64_t random; /* SIM_NOISE_OF_THE_PROCESS */
     bool is_pending; /* SIM_DECISION_AFTER_WORK */
@@ -185,9 +202,8 @@ struct sim {
     /* Durable. */
     struct ledger *ledger;
     struct prompts *table;
-    struct kv kv; /* shape alone: slots */
-    uint64_t k[SIM_LAYERS][SIM_WINDOW_MAX], v[SIM_LAYERS][SIM_WINDOW_MAX];
-    uint64_t k_sink[SIM_LAYERS][SIM_WINDOW_MAX];
+    struct kv kv;                        /* shape alone: slots */
+    struct sim_cache cache, clean_cache; /* regions kv.0 and kv.clean */
     uint64_t embed[2][2];
     uint64_t latents[SIM_RING_MAX];
     uint64_t edge[SIM_EDGES][SIM_RING_MAX], edge_generation; /* of the newest; 0: none yet */
@@ -224,7 +240,7 @@ struct sim {
     uint64_t oracle_k[SIM_LAYERS][SIM_LATENTS_MAX], oracle_v[SIM_LAYERS][SIM_LATENTS_MAX];
     uint64_t oracle_history[2];
     int64_t n_steps, n_kills, n_kills_again, n_kills_both, n_pauses, n_drops, n_units[WRITERS];
-    int64_t n_from_edge, n_past_edge;
+    int64_t n_from_edge, n_past_edge, n_ahead; /* clean passes beside a block */
     enum ledger_writer running;
 
     jmp_buf failed;

@@ -116,93 +116,140 @@ static void load_decision(struct sim *s)
     s->dit.in_force = (int64_t)n - 1;
 }
 
-static void write_kv(struct sim *s, int i)
+static void write_kv(const struct sim *s, const struct sim_pass *p, int32_t layer, int i)
 {
-    struct sim_dit *d = &s->dit;
-    const int64_t frame = d->first + i;
-    const int32_t slot = kv_slot(&s->kv, frame, d->base);
-    const uint64_t key = sim_key(d->x[i], d->layer, d->pass);
-    s->k[d->layer][slot] = sim_rotated(key, frame);
-    s->v[d->layer][slot] = sim_value(d->x[i], d->layer, d->pass);
-    if (slot < s->kv.sink) s->k_sink[d->layer][slot] = key;
+    const int64_t frame = p->first + i;
+    const int32_t slot = kv_slot(&s->kv, frame, p->base);
+    const uint64_t key = sim_key(p->x[i], layer, p->step);
+    p->cache->k[layer][slot] = sim_rotated(key, frame);
+    p->cache->v[layer][slot] = sim_value(p->x[i], layer, p->step);
+    if (slot < s->kv.sink) p->cache->k_sink[layer][slot] = key;
 }
 
 /* Relative positions: the sink sits right before the window, as seen from its newest frame. */
-static void rotate_sink(struct sim *s)
+static void rotate_sink(const struct sim *s, const struct sim_pass *p, int32_t layer)
 {
-    struct sim_dit *d = &s->dit;
-    const int64_t end = d->first + d->n, oldest = end - s->kv.window;
-    for (int32_t i = 0; i < s->kv.sink && i < end - d->base; i++)
-        s->k[d->layer][i] =
-            sim_rotated(s->k_sink[d->layer][i], (oldest > d->base ? oldest : d->base) + i);
+    const int64_t end = p->first + p->n, oldest = end - s->kv.window;
+    for (int32_t i = 0; i < s->kv.sink && i < end - p->base; i++)
+        p->cache->k[layer][i] =
+            sim_rotated(p->cache->k_sink[layer][i], (oldest > p->base ? oldest : p->base) + i);
 }
 
-static void attend(struct sim *s)
+static void attend(const struct sim *s, struct sim_pass *p, int32_t layer)
 {
-    struct sim_dit *d = &s->dit;
     uint64_t seen = 0;
-    const int32_t n = kv_slots_used(&s->kv, d->first + d->n, d->base);
-    for (int32_t i = 0; i < n; i++) seen += sim_mix(s->k[d->layer][i], s->v[d->layer][i]);
-    for (int32_t i = 0; i < d->n; i++) d->x[i] = sim_layer(d->x[i], seen, d->prompt);
+    const int32_t n = kv_slots_used(&s->kv, p->first + p->n, p->base);
+    for (int32_t i = 0; i < n; i++) seen += sim_mix(p->cache->k[layer][i], p->cache->v[layer][i]);
+    for (int32_t i = 0; i < p->n; i++) p->x[i] = sim_layer(p->x[i], seen, s->dit.prompt);
 }
 
-/* x, n frames from `first` on, through all layers; SIM_CLEAN is for K/V alone. */
+/* A layer of the clean pass that has a device of its own, and what it sends to the DiT's cache. */
+static bool ahead_layer(struct sim *s)
+{
+    struct sim_dit *d = &s->dit;
+    struct sim_pass *p = &d->ahead;
+    UNIT_BEGIN(&s->stage[WRITER_DIT].layer_line)
+    for (d->i = 0; d->i < p->n; d->i++) {
+        write_kv(s, p, d->layer, d->i);
+        STEP;
+    }
+    for (d->i = 0; d->i < p->n; d->i++) {
+        const int32_t slot = kv_slot(&s->kv, p->first + d->i, p->base);
+        s->cache.k[d->layer][slot] = p->cache->k[d->layer][slot];
+        s->cache.v[d->layer][slot] = p->cache->v[d->layer][slot];
+        if (slot < s->kv.sink) s->cache.k_sink[d->layer][slot] = p->cache->k_sink[d->layer][slot];
+        STEP;
+    }
+    if (d->layer < SIM_LAYERS - 1) {
+        if (s->conf.dit.rope == ROPE_RELATIVE) {
+            rotate_sink(s, p, d->layer);
+            STEP;
+        }
+        attend(s, p, d->layer);
+    }
+    UNIT_END;
+}
+
+/* What is in hand, through all layers; SIM_CLEAN is for K/V alone. */
 static bool pass(struct sim *s)
 {
     struct sim_dit *d = &s->dit;
+    struct sim_pass *p = &d->in_hand;
     UNIT_BEGIN(&s->stage[WRITER_DIT].sub_line)
     for (d->layer = 0; d->layer < SIM_LAYERS; d->layer++) {
-        for (d->i = 0; d->i < d->n; d->i++) {
-            write_kv(s, d->i);
+        if (d->ahead.n > 0) PART(ahead_layer(s));
+        for (d->i = 0; d->i < p->n; d->i++) {
+            write_kv(s, p, d->layer, d->i);
             STEP;
         }
-        if (d->pass == SIM_CLEAN && d->layer == SIM_LAYERS - 1) break;
+        if (p->step == SIM_CLEAN && d->layer == SIM_LAYERS - 1) break;
         if (s->conf.dit.rope == ROPE_RELATIVE) {
-            rotate_sink(s);
+            rotate_sink(s, p, d->layer);
             STEP;
         }
-        attend(s);
+        attend(s, p, d->layer);
     }
     UNIT_END;
 }
 
 /* --- clean passes ----------------------------------------------------------------------------- */
 
-static void load_latents(struct sim *s, int64_t first, int32_t n)
+static bool has_ahead(const struct sim *s)
+{
+    return s->conf.place.clean[0] != '\0';
+}
+
+/* n clean latents of the session, for a pass against this cache. */
+static void load_latents(struct sim *s, struct sim_pass *p, struct sim_cache *cache, int64_t first,
+                         int32_t n)
 {
     struct sim_dit *d = &s->dit;
     const int64_t at = s->ledger->sessions[d->plan.session].first_block * s->conf.dit.block + first;
     load_decision(s);
-    for (int32_t i = 0; i < n; i++) d->x[i] = s->latents[(at + i) % s->conf.dit.ring_latents];
-    d->first = first;
-    d->n = n;
-    d->pass = SIM_CLEAN;
-    d->base = sink_base(s);
+    for (int32_t i = 0; i < n; i++) p->x[i] = s->latents[(at + i) % s->conf.dit.ring_latents];
+    p->cache = cache;
+    p->first = first;
+    p->n = n;
+    p->step = SIM_CLEAN;
+    p->base = sink_base(s);
 }
 
-static int64_t frame_of(const struct sim *s)
+static int64_t frame_of(const struct sim *s, int64_t block)
 {
-    const struct plan *p = &s->dit.plan;
-    return (p->block - s->ledger->sessions[p->session].first_block) * s->conf.dit.block;
+    return (block - s->ledger->sessions[s->dit.plan.session].first_block) * s->conf.dit.block;
+}
+
+static void begin_ahead(struct sim *s, int64_t block)
+{
+    struct sim_cache *reads = s->broken == SIM_CLEAN_READS_THERE ? &s->cache : &s->clean_cache;
+    load_latents(s, &s->dit.ahead, reads, frame_of(s, block), s->conf.dit.block);
 }
 
 static bool clean(struct sim *s)
 {
+    struct sim_dit *d = &s->dit;
     UNIT_BEGIN(&s->stage[WRITER_DIT].line)
-    load_latents(s, frame_of(s), s->conf.dit.block);
-    PART(pass(s));
+    if (has_ahead(s)) {
+        begin_ahead(s, d->plan.block);
+        for (d->layer = 0; d->layer < SIM_LAYERS; d->layer++) PART(ahead_layer(s));
+        d->ahead.n = 0;
+    } else {
+        load_latents(s, &d->in_hand, &s->cache, frame_of(s, d->plan.block), s->conf.dit.block);
+        PART(pass(s));
+    }
     STEP;
     ledger_publish(&s->ledger->dit.n_clean_blocks, (uint64_t)s->dit.plan.block + 1);
     UNIT_END;
 }
 
-static void begin_recache(struct sim *s)
+static void begin_recache(struct sim *s, struct sim_cache *cache)
 {
     int64_t first;
     int32_t n;
     load_decision(s);
-    plan_recache(&s->conf, s->kv.window, DECISION_SWITCH, frame_of(s), sink_base(s), &first, &n);
-    load_latents(s, first, n);
+    plan_recache(&s->conf, s->kv.window, DECISION_SWITCH, frame_of(s, s->dit.plan.block),
+                 sink_base(s), &first, &n);
+    load_latents(s, &s->dit.in_hand, cache, first, n);
     sim_note(s, "recaches: first, frames", first, n);
 }
 
@@ -212,17 +259,19 @@ static uint64_t noise(struct sim *s, int i, int step)
 {
     struct sim_dit *d = &s->dit;
     if (s->broken == SIM_NOISE_OF_THE_PROCESS) return d->random = sim_mix(d->random, 1);
-    return sim_noise((uint64_t)s->ledger->sessions[d->plan.session].seed, d->first + i, step);
+    return sim_noise((uint64_t)s->ledger->sessions[d->plan.session].seed, d->in_hand.first + i,
+                     step);
 }
 
 static void begin_denoise(struct sim *s)
 {
-    struct sim_dit *d = &s->dit;
+    struct sim_pass *p = &s->dit.in_hand;
     load_decision(s);
-    d->first = frame_of(s);
-    d->n = s->conf.dit.block;
-    d->base = sink_base(s);
-    for (int i = 0; i < d->n; i++) d->x[i] = noise(s, i, 0);
+    p->cache = &s->cache;
+    p->first = frame_of(s, s->dit.plan.block);
+    p->n = s->conf.dit.block;
+    p->base = sink_base(s);
+    for (int i = 0; i < p->n; i++) p->x[i] = noise(s, i, 0);
 }
 
 static bool has_switch(const struct sim *s, int64_t block)
@@ -231,25 +280,48 @@ static bool has_switch(const struct sim *s, int64_t block)
     if (s->broken == SIM_WINDOW_NOT_RECACHED && r > s->ledger->decisions &&
         r->script == r[-1].script)
         return false;
-    return r->block == block && r->kind == DECISION_SWITCH && frame_of(s) > 0;
+    return r->block == block && r->kind == DECISION_SWITCH && frame_of(s, block) > 0;
+}
+
+/* Of the block before. */
+static void commit_ahead(struct sim *s)
+{
+    ledger_publish(&s->ledger->dit.n_clean_blocks, (uint64_t)s->dit.plan.block);
+    s->n_ahead++;
 }
 
 static bool make_block(struct sim *s)
 {
     struct sim_dit *d = &s->dit;
+    struct sim_pass *p = &d->in_hand;
     const int64_t block = d->plan.block, NB = s->conf.dit.block;
     struct ledger *l = s->ledger;
     UNIT_BEGIN(&s->stage[WRITER_DIT].line)
     if (has_switch(s, block)) {
-        begin_recache(s);
+        if (has_ahead(s) && s->broken != SIM_RECACHE_OF_ONE) {
+            begin_recache(s, &s->clean_cache);
+            PART(pass(s));
+            STEP;
+        }
+        begin_recache(s, &s->cache);
         PART(pass(s));
         STEP;
     }
     begin_denoise(s);
-    for (d->pass = 0; d->pass < d->n_steps; d->pass++) {
+    if (l->dit.n_clean_blocks < (uint64_t)block) begin_ahead(s, block - 1);
+    if (d->ahead.n > 0 && s->broken == SIM_CLEAN_COUNTED_EARLY) {
+        commit_ahead(s);
+        STEP;
+    }
+    for (p->step = 0; p->step < d->n_steps; p->step++) {
         PART(pass(s));
-        if (d->pass + 1 < d->n_steps)
-            for (int i = 0; i < d->n; i++) d->x[i] = sim_mix(d->x[i], noise(s, i, d->pass + 1));
+        if (d->ahead.n > 0) {
+            STEP;
+            commit_ahead(s);
+            d->ahead.n = 0;
+        }
+        if (p->step + 1 < d->n_steps)
+            for (int i = 0; i < p->n; i++) p->x[i] = sim_mix(p->x[i], noise(s, i, p->step + 1));
         STEP;
     }
     if (s->broken == SIM_LATENTS_PUBLISHED_EARLY) {
@@ -259,11 +331,11 @@ static bool make_block(struct sim *s)
     for (d->i = 0; d->i < NB; d->i++) {
         if (d->edge) {
             sim_check_edge_write(s, block * NB + d->i);
-            *sim_edge_at(s, d->edge, block * NB + d->i) = d->x[d->i];
+            *sim_edge_at(s, d->edge, block * NB + d->i) = p->x[d->i];
             STEP;
         }
         sim_check_latent_write(s, block * NB + d->i);
-        s->latents[(block * NB + d->i) % s->conf.dit.ring_latents] = d->x[d->i];
+        s->latents[(block * NB + d->i) % s->conf.dit.ring_latents] = p->x[d->i];
         STEP;
     }
     ledger_publish(&l->dit.n_latents_blocks, (uint64_t)block + 1);
@@ -304,7 +376,9 @@ static bool begin(struct sim *s)
     } else if (p.action == PLAN_WAIT) {
         return false;
     } else {
-        d->plan = p;
+        const struct plan after = plan_after_clean(s->ledger, &s->conf, is_ready, s);
+        const bool is_beside = p.action == PLAN_CLEAN && has_ahead(s) && after.action == PLAN_BLOCK;
+        d->plan = is_beside ? after : p;
     }
     s->n_units[WRITER_DIT]++;
     return true;

@@ -48,6 +48,8 @@ static void set_conf(struct sim *s)
     snprintf(c->dit.steps, sizeof c->dit.steps, "%s", sim_pick_steps(s));
     c->dit.global_sink = sim_pick(s, 2);
     c->dit.rope = sim_pick(s, 2) ? ROPE_RELATIVE : ROPE_ABSOLUTE;
+    if (sim_pick(s, 2)) strcpy(c->place.clean, sim_pick(s, 2) ? "cpu" : "cuda:1");
+    if (c->place.clean[0] == 'c' && c->place.clean[1] == 'u') strcpy(c->place.dit, "cuda:0");
     c->vae.ring_frames = 8 * c->dit.block + between(s, 0, 12);
     c->run.fps = between(s, 100, 1000);
     c->run.ahead_ms = between(s, 0, 1000 * (c->vae.ring_frames - 8 * c->dit.block) / c->run.fps);

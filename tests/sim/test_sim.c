@@ -65,6 +65,7 @@ enum {
     WRAPS,
     FROM_EDGE,
     PAST_EDGE,
+    AHEAD,
     TALLIES
 };
 static const char *const tally_names[TALLIES] = {
@@ -89,6 +90,7 @@ static const char *const tally_names[TALLIES] = {
     "times the ring of latents went round",
     "latents from the edge",
     "latents from the host that the edge did not hold",
+    "clean passes beside a block",
 };
 
 struct tally {
@@ -129,6 +131,7 @@ static void count(struct tally *t, const struct sim *s)
     t->n[PRESETS] += (int64_t)l->gateway.n_presets;
     t->n[FROM_EDGE] += s->n_from_edge;
     t->n[PAST_EDGE] += s->n_past_edge;
+    t->n[AHEAD] += s->n_ahead;
     for (uint64_t i = 0; i < l->gateway.n_sessions; i++)
         t->n[VOIDS] += l->sessions[i].n_blocks == LEDGER_VOID;
     count_switches(t, s);

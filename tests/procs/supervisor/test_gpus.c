@@ -84,6 +84,30 @@ static void test_figures(void **state)
     gpus_close(&g);
 }
 
+/* The device of clean passes is one of them, once; where all four are, none is left out. */
+static void test_the_device_of_clean_passes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *dit, *vae, *clean;
+        size_t n;
+    } row[] = {{"cpu", "cuda:0", "cuda:0", "cuda:1", 2},
+               {"cpu", "cuda:0", "cuda:1", "cuda:1", 2},
+               {"cpu", "cuda:0", "cuda:0", "", 1},
+               {"cuda:2", "cuda:0", "cuda:3", "cuda:1", 4}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        places(row[i].text, row[i].dit, row[i].vae);
+        strcpy(c.place.clean, row[i].clean);
+        check_ok(gpus_open(&g, &c, FAKE_NVML, NULL));
+        gpus_look(g, AT_NS);
+        json_t *o = gpus_take(g);
+        assert_int_equal(json_object_size(o), row[i].n);
+        if (row[i].clean[0]) assert_true(number(o, row[i].clean, "sm_mhz") == 1001);
+        json_decref(o);
+        gpus_close(&g);
+    }
+}
+
 static void test_visible_devices(void **state)
 {
     (void)state;
@@ -101,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_absent),
         cmocka_unit_test(test_figures),
+        cmocka_unit_test(test_the_device_of_clean_passes),
         cmocka_unit_test(test_visible_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,6 +32,7 @@ static int open_all(void **state)
         block[b] = (struct block_times){.at = b,
                                         .began_ns = 1000 * b,
                                         .made_ns = 1000 * b + 100,
+                                        .given_ns = 1000 * b + 100,
                                         .step_ns = {20, 25, 25, 20},
                                         .clean_ns = 30};
         for (int64_t k = 0; k < PER_BLOCK; k++) {
@@ -149,6 +150,55 @@ static void test_a_switch_that_hits(void **state)
     assert_false(measure_switch(&t, &tr, l, &c, 0, &s));
 }
 
+/* A switch at block 4 whose prompt is there at 2200. Beside block 3, which is made from 3000 to
+ * 3100, the clean pass of block 2 is part of that; between blocks, and beside a try of block 3 that
+ * failed, it is work of its own. */
+static void test_clean_passes_beside_blocks(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t began_ns, ended_ns, block_ns;
+    } row[] = {
+        {2900, 2940, 140},                    /* between */
+        {2960, 3000, 140},                    /* up to its begin */
+        {3000, 3040, 100},                    /* beside, from its begin on */
+        {3010, 3050, 100}, {2500, 2540, 140}, /* killed; block 3 is made again from 3000 on */
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct switch_times s;
+        memset(l, 0, sizeof *l);
+        trace_free(&tr);
+        l->scripts[0].asked_ns = 2050;
+        l->decisions[0] = (struct ledger_decision){
+            .block = 4, .script = 0, .kind = DECISION_SWITCH, .n_tokens = 9, .decided_ns = 3960};
+        spans_add(l, WRITER_TEXT, PHASE_ENCODE, 0, 0, 2060, 2200);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 2, SPAN_WHOLE, 2000, 2100);
+        spans_add(l, WRITER_DIT, PHASE_CLEAN, 2, 0, row[i].began_ns, row[i].ended_ns);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 3, 0, 3000, 3045);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 3, SPAN_WHOLE, 3000, 3100);
+        check_ok(trace_look(&tr, l));
+        assert_true(measure_switch(&t, &tr, l, &c, 0, &s));
+        if (s.block_ns != row[i].block_ns) fail_msg("row %zu: %lld", i, (long long)s.block_ns);
+    }
+}
+
+/* The last pass of a trace is beside nothing: what comes after it is not known. */
+static void test_a_clean_pass_at_the_end(void **state)
+{
+    (void)state;
+    struct switch_times s;
+    switch_at_4(); /* ends with block 3's clean pass */
+    spans_add(l, WRITER_TEXT, PHASE_ENCODE, 0, 0, 2060, 2200);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 4, 0, 3100, 3140); /* no block, but a step */
+    check_ok(trace_look(&tr, l));
+    assert_true(measure_switch(&t, &tr, l, &c, 0, &s));
+    assert_int_equal(s.block_ns, 130);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 4, SPAN_WHOLE, 3100, 3200); /* from 3100 on: beside */
+    check_ok(trace_look(&tr, l));
+    assert_true(measure_switch(&t, &tr, l, &c, 0, &s));
+    assert_int_equal(s.block_ns, 100 + 100);
+}
+
 static void test_components(void **state)
 {
     (void)state;
@@ -177,7 +227,7 @@ static void test_hand_offs(void **state)
     for (int i = 0; i < BLOCKS; i++) assert_int_equal(v[i], 10);
     assert_int_equal(measure_vae_to_gateway(&t, v), LATENTS);
     for (int i = 0; i < LATENTS; i++) assert_int_equal(v[i], 7);
-    block[2].made_ns = 1500; /* while latents of block 1 are decoded */
+    block[2].given_ns = 1500; /* while latents of block 1 are decoded */
     assert_int_equal(measure_dit_to_vae(&t, v), BLOCKS - 1);
     for (int64_t f = latent[4].frame; f < latent[6].frame; f++) { /* two latents in one put */
         put_began_ns[f] = latent[5].ready_ns + 9;
@@ -199,6 +249,8 @@ int main(void)
         WITH(test_kinds_of_presentation),
         WITH(test_a_switch_that_misses),
         WITH(test_a_switch_that_hits),
+        WITH(test_clean_passes_beside_blocks),
+        WITH(test_a_clean_pass_at_the_end),
         WITH(test_components),
         WITH(test_hand_offs),
     };

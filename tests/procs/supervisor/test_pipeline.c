@@ -57,6 +57,10 @@ static void test_devices_are_looked_for(void **state)
     /* scratch_dir has no programs: whoever cannot be asked says no. */
     check_fails(pipeline_check(&conf, scratch_dir), ERR_NONE, "place.dit = cuda:0");
     check_ok(conf_set(&conf, "place.dit=cpu"));
+    check_ok(pipeline_check(&conf, scratch_dir)); /* place.clean is empty: no device at all */
+    check_ok(conf_set(&conf, "place.clean=cuda:1"));
+    check_fails(pipeline_check(&conf, scratch_dir), ERR_NONE, "place.clean = cuda:1");
+    check_ok(conf_set(&conf, "place.clean=cpu"));
     check_ok(pipeline_check(&conf, scratch_dir));
 }
 

@@ -101,11 +101,45 @@ static void test_only_like_is_merged_with_like(void **state)
     snprintf(window.place.vae, sizeof window.place.vae, "cuda:1");
     json_t *machine = results_head("seed", "abc", NULL, "", &window);
     check_fails(results_check_same(file, machine), ERR_DATA, "another machine");
+    window = c;
+    snprintf(window.place.clean, sizeof window.place.clean, "cuda:1");
+    json_t *clean = results_head("seed", "abc", NULL, "", &window);
+    check_fails(results_check_same(file, clean), ERR_DATA, "another machine");
+    json_decref(clean);
     json_decref(file);
     json_decref(commit);
     json_decref(other);
     json_decref(conf);
     json_decref(machine);
+}
+
+static void want_text(const json_t *o, const char *key, const char *want)
+{
+    const char *is = json_string_value(json_object_get(o, key));
+    if (!is || strcmp(is, want) != 0) fail_msg("%s: %s, not %s", key, is ? is : "none", want);
+}
+
+static void test_which_device_did_what(void **state)
+{
+    (void)state;
+    struct conf places = c;
+    strcpy(places.place.text, "cuda:3");
+    strcpy(places.place.dit, "cuda:0");
+    strcpy(places.place.vae, "cuda:1");
+    strcpy(places.place.clean, "cuda:2");
+    json_t *file = results_head("seed", "abc", NULL, "", &places);
+    assert_non_null(file);
+    const json_t *machine = json_object_get(file, "machine");
+    assert_int_equal(json_object_size(machine), 6);
+    want_text(machine, "text", "cuda:3");
+    want_text(machine, "dit", "cuda:0");
+    want_text(machine, "vae", "cuda:1");
+    want_text(machine, "clean", "cuda:2");
+    want_text(json_object_get(file, "config"), "file", "demo.ini"); /* what follows is in place */
+    json_decref(file);
+    file = results_head("seed", "abc", NULL, "", &c);
+    want_text(json_object_get(file, "machine"), "clean", ""); /* where dit is */
+    json_decref(file);
 }
 
 static void test_files(void **state)
@@ -155,6 +189,7 @@ int main(void)
         cmocka_unit_test(test_the_seed_s_names),
         cmocka_unit_test(test_phases_meet_in_one_run_until_one_comes_again),
         cmocka_unit_test(test_only_like_is_merged_with_like),
+        cmocka_unit_test(test_which_device_did_what),
         cmocka_unit_test_setup_teardown(test_files, scratch_open, scratch_close),
         cmocka_unit_test(test_a_walk_visits_statistics),
     };

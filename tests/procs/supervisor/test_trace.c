@@ -91,6 +91,78 @@ static void test_times_of_blocks(void **state)
     assert_int_equal(times.block[0].began_ns, 0); /* not known */
 }
 
+/* A clean pass beside the next block is in that block's first step, and counted there alone. */
+static void test_a_clean_pass_beside_the_next_block(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t began_ns, ended_ns, clean_ns; /* of block 4's; block 5 is made from 200 to 300 */
+    } row[] = {{150, 160, 10}, {150, 199, 49}, {200, 240, 0}, {201, 230, 0},
+               {299, 320, 0},  {300, 310, 10}, {310, 320, 10}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        memset(l, 0, sizeof *l);
+        trace_free(&t);
+        set_sessions();
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 4, SPAN_WHOLE, 100, 150);
+        spans_add(l, WRITER_DIT, PHASE_CLEAN, 4, 0, row[i].began_ns, row[i].ended_ns);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, 0, 200, 240);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, SPAN_WHOLE, 200, 300);
+        spans_add(l, WRITER_DIT, PHASE_CLEAN, 5, 0, 350, 362);
+        check_ok(trace_look(&t, l));
+        check_ok(times_of(&times, &t, l, &c, 1));
+        if (times.block[0].clean_ns != row[i].clean_ns)
+            fail_msg("row %zu: %lld", i, (long long)times.block[0].clean_ns);
+        assert_int_equal(times.block[0].clean_began_ns, row[i].began_ns);
+        assert_int_equal(times.block[1].step_ns[0], 40);
+        assert_int_equal(times.block[1].clean_ns, 12); /* of block 6 nothing is known */
+        times_free(&times);
+    }
+}
+
+/* Vae has waited for the clean pass, or it has not: its session is paced, or its GPU another. */
+static void test_when_vae_might_begin(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t vae_ns, given_ns; /* of block 4, made at 150, its clean pass at 240 */
+        const char *clean;
+    } row[] = {{241, 240, "cuda:1"},
+               {240, 240, "cuda:1"},
+               {151, 150, "cuda:1"},
+               {241, 150, "cuda:2"},
+               {241, 150, ""}};
+    strcpy(c.place.vae, "cuda:1");
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        memset(l, 0, sizeof *l);
+        trace_free(&t);
+        set_sessions();
+        strcpy(c.place.clean, row[i].clean);
+        spans_add(l, WRITER_DIT, PHASE_DENOISE, 4, SPAN_WHOLE, 100, 150);
+        spans_add(l, WRITER_DIT, PHASE_CLEAN, 4, 0, 200, 240);
+        spans_add(l, WRITER_VAE, PHASE_DECODE, 12, 0, row[i].vae_ns, 300);
+        check_ok(trace_look(&t, l));
+        check_ok(times_of(&times, &t, l, &c, 1));
+        if (times.block[0].given_ns != row[i].given_ns)
+            fail_msg("row %zu: %lld", i, (long long)times.block[0].given_ns);
+        times_free(&times);
+    }
+    strcpy(c.place.vae, "cpu");
+    strcpy(c.place.clean, "");
+}
+
+/* Killed beside one try of the block, the pass made, it counts where it was: beside nothing. */
+static void test_a_clean_pass_beside_a_try_that_failed(void **state)
+{
+    (void)state;
+    set_sessions();
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 4, SPAN_WHOLE, 100, 150);
+    spans_add(l, WRITER_DIT, PHASE_CLEAN, 4, 0, 200, 240);
+    spans_add(l, WRITER_DIT, PHASE_DENOISE, 5, SPAN_WHOLE, 500, 600); /* by the successor */
+    check_ok(trace_look(&t, l));
+    check_ok(times_of(&times, &t, l, &c, 1));
+    assert_int_equal(times.block[0].clean_ns, 40);
+}
+
 /* Frames of latents: 1, then fours, and again from the begin of a session. */
 static void test_times_of_frames(void **state)
 {
@@ -124,7 +196,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH(test_each_span_is_taken_once), WITH(test_what_was_overwritten_is_counted),
         WITH(test_times_of_blocks),         WITH(test_times_of_frames),
-        WITH(test_nothing_was_made),
+        WITH(test_nothing_was_made),        WITH(test_a_clean_pass_beside_the_next_block),
+        WITH(test_when_vae_might_begin),    WITH(test_a_clean_pass_beside_a_try_that_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

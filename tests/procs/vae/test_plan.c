@@ -69,6 +69,92 @@ static void test_cases(void **state)
     }
 }
 
+/* --- behind clean passes ------------------------------------------------------------------------
+ */
+
+/* One session: 2 blocks made, one of them clean; latent 3, of block 1, is next. */
+static void lay_behind(void)
+{
+    memset(l, 0, sizeof *l);
+    l->gateway.n_sessions = 1;
+    l->vae.n_latents = 3;
+    l->dit.n_latents_blocks = 2;
+    l->dit.n_clean_blocks = 1;
+    l->dit.n_decisions = 1;
+    l->dit.kv_generation = l->decisions[0].kv_generation = 4;
+    l->gateway.want = 9; /* and the next block */
+    strcpy(c.place.dit, "cuda:0");
+    strcpy(c.place.vae, "cuda:1");
+    strcpy(c.place.clean, "cuda:1");
+    c.dit.overlap = OVERLAP_AUTO;
+}
+
+static bool is_due(void)
+{
+    return vae_plan_next(l, &c).is_due;
+}
+
+/* What waits is as what is not made. */
+static void test_a_latent_waits_for_its_blocks_clean_pass(void **state)
+{
+    (void)state;
+    for (int64_t at = 3; at < 6; at++) {
+        lay_behind();
+        l->vae.n_latents = (uint64_t)at;
+        const struct vae_plan p = vae_plan_next(l, &c);
+        assert_true(!p.is_due && p.latent == at && p.r == 0 && p.n_frames == 0);
+        l->dit.n_clean_blocks = 2;
+        assert_true(is_due());
+    }
+    lay_behind(); /* of a block before it: made, or begun when the pass was not there */
+    l->vae.n_latents = 2;
+    assert_true(is_due());
+    l->vae.n_latents = 0;
+    l->dit.n_latents_blocks = 1;
+    l->dit.n_clean_blocks = 0;
+    assert_false(is_due());
+    c.dit.overlap = OVERLAP_TRUE;
+    assert_false(is_due());
+    strcpy(c.place.dit, "cpu"); /* on a CPU as on GPUs */
+    strcpy(c.place.vae, "cpu");
+    strcpy(c.place.clean, "cpu");
+    c.dit.overlap = OVERLAP_AUTO;
+    assert_false(is_due());
+}
+
+/* Where the pass is not in the way, or will not come, nobody waits for it. */
+static void test_what_does_not_wait_for_a_clean_pass(void **state)
+{
+    (void)state;
+    lay_behind();
+    l->sessions[0].n_blocks = (uint64_t)l->dit.n_latents_blocks; /* it ends here: none is made */
+    assert_true(is_due());
+    lay_behind();
+    l->gateway.want = 8; /* dit makes none now, and so no clean pass */
+    assert_true(is_due());
+    lay_behind();
+    l->dit.kv_generation = 5; /* lost: dit waits for who wants a block */
+    assert_true(is_due());
+    l->decisions[1].kv_generation = 5; /* rebuilt */
+    l->dit.n_decisions = 2;
+    assert_false(is_due());
+    lay_behind();
+    strcpy(c.place.clean, "cuda:2");
+    assert_true(is_due());
+    strcpy(c.place.clean, "cuda:0");
+    assert_true(is_due());
+    strcpy(c.place.clean, "");
+    assert_true(is_due());
+    lay_behind();
+    c.dit.overlap = OVERLAP_FALSE;
+    assert_true(is_due());
+    strcpy(c.place.dit, "cuda:1"); /* all on one: they take turns */
+    c.dit.overlap = OVERLAP_AUTO;
+    assert_true(is_due());
+    c.dit.overlap = OVERLAP_TRUE;
+    assert_false(is_due());
+}
+
 static void of_no_session(void)
 {
     l->gateway.n_sessions = 0;
@@ -87,6 +173,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_cases),
+        TEST(test_a_latent_waits_for_its_blocks_clean_pass),
+        TEST(test_what_does_not_wait_for_a_clean_pass),
         TEST(test_a_latent_of_no_session_aborts),
     };
     return cmocka_run_group_tests(tests, open_ledger, close_ledger);
