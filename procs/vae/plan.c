@@ -1,12 +1,20 @@
 /* plan.c - see plan.h. */
 #include "procs/vae/plan.h"
 
+/* The first block of a prompt: somebody waits for its frames. */
+static bool is_new(const struct ledger *l, int64_t block)
+{
+    const uint64_t n = ledger_read(&l->dit.n_decisions);
+    return n > 0 && l->decisions[n - 1].block == block &&
+           l->decisions[n - 1].kind != DECISION_STEPS;
+}
+
 /* The clean pass of the block comes first, if dit makes it now: the next block is wanted, and dit
  * has what the pass reads. */
 static bool waits_for_clean(const struct ledger *l, const struct conf *c, int64_t block)
 {
     return conf_cleans_first(c) && block >= (int64_t)ledger_read(&l->dit.n_clean_blocks) &&
-           ledger_is_wanted(l, block + 1, c->dit.block) &&
+           ledger_is_wanted(l, block + 1, c->dit.block) && !is_new(l, block) &&
            !ledger_session_is_over(l, ledger_session_of(l, block)) && !ledger_cache_is_lost(l);
 }
 

@@ -14,7 +14,7 @@
 
 #include "tests/check.h"
 
-enum { SEEDS = 2000, VARIANT_SEEDS = 1000 };
+enum { SEEDS = 2000, VARIANT_SEEDS = 3000 };
 
 static uint64_t n_seeds = SEEDS, first_seed = 1;
 

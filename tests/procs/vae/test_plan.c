@@ -112,6 +112,7 @@ static void test_a_latent_waits_for_its_blocks_clean_pass(void **state)
     l->vae.n_latents = 0;
     l->dit.n_latents_blocks = 1;
     l->dit.n_clean_blocks = 0;
+    l->decisions[0].kind = DECISION_STEPS; /* not the first of a prompt */
     assert_false(is_due());
     c.dit.overlap = OVERLAP_TRUE;
     assert_false(is_due());
@@ -132,6 +133,13 @@ static void test_what_does_not_wait_for_a_clean_pass(void **state)
     lay_behind();
     l->gateway.want = 8; /* dit makes none now, and so no clean pass */
     assert_true(is_due());
+    lay_behind();
+    l->decisions[0].block = 1; /* block 1 is the first of a prompt; with other steps it is not */
+    assert_true(is_due());
+    l->decisions[0].kind = DECISION_SWITCH;
+    assert_true(is_due());
+    l->decisions[0].kind = DECISION_STEPS;
+    assert_false(is_due());
     lay_behind();
     l->dit.kv_generation = 5; /* lost: dit waits for who wants a block */
     assert_true(is_due());
