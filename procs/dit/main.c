@@ -224,6 +224,7 @@ static err_t dit_stage_open(struct stage *st, void **self)
     TRY(prepare(p));
     stage_piece(st, "passes");
     dit_on_layer(p->model, on_layer, p);
+    if (p->ahead) dit_on_layer(ahead_model(p->ahead), on_layer, p);
 out:
     return e;
 }
