@@ -4,8 +4,8 @@
  * block of the driver's and a smaller one might be carved from it. Its last 16 bytes hold a random
  * nonce: who opens a handle reads them back, so that a handle of memory that has gone, or of
  * another GPU, is found out before anything is computed. GPUs are named by UUID, since an ordinal
- * means something else in a process that sees other devices. Nothing on the
- * GPU ever waits for another process: such a wait cannot be cancelled when that one dies.
+ * means something else in a process that sees other devices. Nothing on the GPU ever waits for
+ * another process: such a wait cannot be cancelled when that one dies.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -93,7 +93,6 @@ err_t ahead_map(struct ahead *a, const struct kv *kv, const struct region *kv_re
                      &a->kv_region));
     TRY(kv_open(&a->kv, &st->conf, act, a->kv_region.data));
     TRY(map_there(a, kv_region));
-    for (int32_t i = 0; i < 2; i++) a->kv.embed[i] = a->there.embed[i];
     *generation = a->kv_region.generation;
 out:
     return e;
@@ -116,9 +115,15 @@ err_t ahead_set_window(struct ahead *a)
     return dit_set_preset(a->model, NULL);
 }
 
+/* Copied, since a kernel of this GPU may not be able to read the other one's memory. */
 err_t ahead_set_prompt(struct ahead *a, int32_t parity, int32_t n_tokens)
 {
-    return dit_set_prompt(a->model, parity, n_tokens);
+    err_t e = OK;
+    const struct tensor to = a->kv.embed[parity], from = a->there.embed[parity];
+    TRY(dev_copy(a->d, to.data, from.data, tensor_bytes(to)));
+    TRY(dit_set_prompt(a->model, parity, n_tokens));
+out:
+    return e;
 }
 
 static err_t load_latents(struct ahead *a, int64_t first, int32_t n, struct tensor *out)

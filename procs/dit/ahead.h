@@ -36,7 +36,7 @@ struct dit *ahead_model(struct ahead *a);
 
 /* Goes over to the window that kv has now. */
 MUST_USE err_t ahead_set_window(struct ahead *a);
-/* dit_set_prompt. The embedding is in kv.0. */
+/* dit_set_prompt. The embedding is in kv.0, complete; it is taken from there. */
 MUST_USE err_t ahead_set_prompt(struct ahead *a, int32_t parity, int32_t n_tokens);
 
 /* Queued: K and V of latents [first, first + n) of the ledger, frames from `frame` on of the

@@ -1,4 +1,5 @@
-/* kv.h - region `kv.N`: the KV ring of a stream and the embeddings in force. It outlives dit.
+/* kv.h - region `kv.N`: the KV ring of a stream and the embeddings in force. It outlives dit, and
+ * so does `kv.clean`, which is the same for clean passes elsewhere (ahead.h).
  *
  * The ring has room for conf_window_max frame slots a layer and uses `window` of them. With b the
  * sink's first frame, frame f (a latent of the session) lives in slot f - b while that is below

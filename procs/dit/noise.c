@@ -33,6 +33,7 @@ err_t noise_begin(struct noise *n, int64_t session)
     const struct ledger_session *s = &n->st->ledger->sessions[session];
     if (n->session == session) return OK;
     checkpoint_close(&n->file);
+    n->session = -1;
     if (s->files & SESSION_NOISE) {
         TRY(stage_job(n->st, session, &job));
         const struct job_video *v = &job->videos[s->video];

@@ -57,6 +57,9 @@ def test_cuda_clean_passes_need_peers(tmp):
             r = run(["doctor", "-c", NANO, "--run", os.path.join(tmp, "run")] + places)
             check(r.returncode == 69 and "BAD  peer access   place.clean = cuda:1" in r.stdout,
                   r.stdout)
+    with fake_gpus("gpus=2 ipc=0 memory_mb=4000"):  # the cache is then dit's own
+        r = run(["doctor", "-c", NANO, "--run", os.path.join(tmp, "run")] + places)
+        check_result(r, 0)
 
 
 def file_text(*path):

@@ -210,6 +210,12 @@ static void test_a_file_that_does_not_do(void **state)
     put_job(v, 2);
     want_ok(noise_begin(&noise, 1));
     want_golden(draw(7, 8, 2), 8, 2);
+    st.ledger->sessions[0].files = SESSION_NOISE; /* a failure forgets which file was open */
+    v[0].noise = (char *)"/nowhere/noise";
+    put_job(v, 2);
+    want_fails(noise_begin(&noise, 0), ERR_NOINPUT, "/nowhere/noise");
+    want_ok(noise_begin(&noise, 1));
+    want_golden(draw(7, 8, 2), 8, 2);
 }
 
 static void begin_under_another_job(void)
